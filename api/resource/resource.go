@@ -1,0 +1,210 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package resource says what an API kind is: one value per kind.
+//
+// Define turns a Definition of a Go type into a Type, which is at once the server's description of the kind (through
+// Kind, the form without type parameter that custom resources fill in too) and the typed token that clients, caches
+// and controllers name it with. Everything here is a pure function of objects: what needs other objects is an
+// admission step or a server hook.
+//
+// Objects of built-in kinds carry no TypeMeta inside the process; encoders add it.
+package resource
+
+import (
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Object is an API object: a pointer to a type of k8s.io/api, or an unstructured one.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Scope tells whether objects live in namespaces.
+type Scope bool
+
+// The two scopes.
+const (
+	Cluster    Scope = false
+	Namespaced Scope = true
+)
+
+// Definition describes a kind in terms of its Go type. The zero value of a field is the common case; nil functions do
+// nothing. *T must implement Object.
+type Definition[T any] struct {
+	Group, Version, Kind string
+	// Resource is the plural name in paths; Singular is the lower-case kind unless set.
+	Resource, Singular     string
+	ShortNames, Categories []string
+	Scope                  Scope
+	// StoragePath is the folder below /registry; "GROUP/RESOURCE" or for the core group "RESOURCE" unless set.
+	// Kubernetes keeps apps/v1 ReplicaSets in "replicasets": give it wherever its layout differs from the rule.
+	StoragePath string
+
+	// Default fills in defaults, as Kubernetes' does when it decodes; must be idempotent.
+	Default func(*T)
+	// PrepareCreate resets what a creator may not set (status, generation); PrepareUpdate what an update of the
+	// main resource may not change (usually status) and raises generation when the desired state changed.
+	PrepareCreate func(*T)
+	PrepareUpdate func(obj, old *T)
+	// Validate returns every problem with its field path. Metadata is checked by the server, with Name.
+	Validate func(*T) field.ErrorList
+	// ValidateUpdate returns only the problems of the change, such as immutable fields; Validate runs too.
+	ValidateUpdate func(obj, old *T) field.ErrorList
+	// Name checks metadata.name; DNS-1123 subdomains unless set. The strings are the problems.
+	Name func(name string, prefix bool) []string
+	// Warnings are sent as Warning headers with a successful write.
+	Warnings func(*T) []string
+
+	Columns []Column[T]
+	// Fields are the selectable fields beside metadata.name and metadata.namespace: all names with their values.
+	Fields func(*T) fields.Set
+	// FieldNames lists the names that Fields returns; others are refused.
+	FieldNames []string
+
+	Subresources Subresources[T]
+
+	// CreateOnUpdate makes PUT of an absent object create it.
+	CreateOnUpdate bool
+	// NeedsRevision refuses an update without resourceVersion.
+	NeedsRevision bool
+	// Grace, if set, decides graceful deletion, in seconds: it may look at the object and at what was asked (nil:
+	// nothing). 0 deletes at once. Kinds without it ignore gracePeriodSeconds.
+	Grace func(obj *T, asked *int64) int64
+	// TTL deletes objects that long after their last write (Events).
+	TTL time.Duration
+	// Virtual kinds are not stored (reviews); the server needs a hook that answers their create.
+	Virtual bool
+	// Verbs limits the verbs; nil means all that the storage offers.
+	Verbs []string
+	// DefaultPropagation is what happens to dependents if the deleter does not say; background unless set.
+	DefaultPropagation metav1.DeletionPropagation
+}
+
+// Subresources names what a kind has below its objects' paths.
+type Subresources[T any] struct {
+	// Status, if set, makes /status: PrepareUpdate keeps the old spec and metadata except what status writers may change.
+	Status *Status[T]
+	Scale  *Scale[T]
+	// Others are served by hooks in the server; listed here for discovery.
+	Others []Subresource
+}
+
+// Status describes the /status subresource.
+type Status[T any] struct {
+	// Prepare resets everything but status to old; nil copies by the usual rule: obj.Status stays, spec, labels and the
+	// rest of metadata but managedFields come from old. It must be given: Go has no generic access to Status.
+	Prepare  func(obj, old *T)
+	Validate func(obj, old *T) field.ErrorList
+}
+
+// Scale describes the /scale subresource.
+type Scale[T any] struct {
+	Get func(*T) (replicas, ready int32, selector string)
+	Set func(obj *T, replicas int32)
+	// Path is the field that managed fields record, such as .spec.replicas.
+	Path string
+}
+
+// Subresource is one that a server hook answers.
+type Subresource struct {
+	Name  string // such as binding
+	Kind  schema.GroupVersionKind
+	Verbs []string
+}
+
+// Column is one column of kubectl get. The first, Name, is added by the server and so is Age unless a column has that name.
+type Column[T any] struct {
+	Name string
+	Type string // "string" unless set
+	// Format and Description go into the table header.
+	Format, Description string
+	// Wide columns have priority 1 and show with -o wide only.
+	Wide  bool
+	Value func(obj *T, now time.Time) any
+}
+
+// Type is the typed token of a kind.
+type Type[T any] struct{ *Kind }
+
+// Kind is a kind without its Go type. The server works on it alone, so custom resources are Kinds too. Functions
+// may be nil like those of Definition.
+type Kind struct {
+	schema.GroupVersionKind
+	Resource, Singular     string
+	ShortNames, Categories []string
+	Scope                  Scope
+	StoragePath            string
+
+	New     func() Object
+	NewList func() runtime.Object // the typed list, for encoders that need one
+
+	Default        func(Object)
+	PrepareCreate  func(Object)
+	PrepareUpdate  func(obj, old Object)
+	Validate       func(Object) field.ErrorList
+	ValidateUpdate func(obj, old Object) field.ErrorList
+	Name           func(name string, prefix bool) []string
+	Warnings       func(Object) []string
+	Columns        []KindColumn
+	Fields         func(Object) fields.Set
+	FieldNames     []string
+
+	Status *KindStatus
+	Scale  *KindScale
+	Others []Subresource
+
+	CreateOnUpdate, NeedsRevision bool
+	Grace                         func(obj Object, asked *int64) int64
+	TTL                           time.Duration
+	Virtual                       bool
+	Verbs                         []string
+	DefaultPropagation            metav1.DeletionPropagation
+}
+
+// KindColumn is Column without its Go type.
+type KindColumn struct {
+	Name, Type, Format, Description string
+	Wide                            bool
+	Value                           func(obj Object, now time.Time) any
+}
+
+// KindStatus is Status without its Go type.
+type KindStatus struct {
+	Prepare  func(obj, old Object)
+	Validate func(obj, old Object) field.ErrorList
+}
+
+// KindScale is Scale without its Go type.
+type KindScale struct {
+	Get  func(Object) *autoscalingv1.Scale // metadata filled in too
+	Set  func(obj Object, replicas int32)
+	Path string
+}
+
+// GroupResource names the resource in errors and rules.
+func (k *Kind) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: k.Group, Resource: k.Resource}
+}
+
+// GroupVersionResource names the resource in paths.
+func (k *Kind) GroupVersionResource() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: k.Group, Version: k.Version, Resource: k.Resource}
+}
+
+// Key is the storage key of an object; with an empty name, the prefix of a namespace or of the kind, ending in "/".
+func (k *Kind) Key(namespace, name string) string {
+	key := "/registry/" + k.StoragePath + "/"
+	if k.Scope == Namespaced && namespace != "" {
+		key += namespace + "/"
+	}
+	return key + name
+}
