@@ -138,3 +138,27 @@ func eraseScale[T any](s *Scale[T]) *KindScale {
 		},
 	}
 }
+
+// Stored says that the objects of this kind are those of another one, the hub, in another form.
+type Stored struct {
+	Hub *Kind
+	// ToHub and FromHub return new objects; they lose nothing that the other form can hold.
+	ToHub, FromHub func(Object) (Object, error)
+}
+
+// StoredAs makes t a second form of hub's objects (events.k8s.io Events of core Events, say).
+func StoredAs[T, H any](t *Type[T], hub *Type[H], to func(*T) (*H, error), from func(*H) (*T, error)) *Type[T] {
+	t.Stored = &Stored{
+		Hub: hub.Kind,
+		ToHub: func(o Object) (Object, error) {
+			h, err := to(cast[T](o))
+			return any(h).(Object), err
+		},
+		FromHub: func(o Object) (Object, error) {
+			f, err := from(cast[H](o))
+			return any(f).(Object), err
+		},
+	}
+	t.StoragePath = hub.StoragePath
+	return t
+}

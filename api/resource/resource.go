@@ -158,6 +158,9 @@ type Kind struct {
 	Fields         func(Object) fields.Set
 	FieldNames     []string
 
+	// Stored is set for kinds that are another form of a stored kind.
+	Stored *Stored
+
 	Status *KindStatus
 	Scale  *KindScale
 	Others []Subresource

@@ -1,0 +1,53 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package api lists the kinds that the program serves.
+//
+// Each group has a package, each kind a file in it. To add a kind, write its file and add its line here.
+package api
+
+import (
+	"knarr.dev/api/apps"
+	"knarr.dev/api/authentication"
+	"knarr.dev/api/authorization"
+	"knarr.dev/api/coordination"
+	"knarr.dev/api/core"
+	"knarr.dev/api/discovery"
+	"knarr.dev/api/events"
+	"knarr.dev/api/rbac"
+	"knarr.dev/api/resource"
+	"knarr.dev/api/scheduling"
+)
+
+// Kinds returns the built-in kinds in the order of discovery.
+func Kinds() []*resource.Kind {
+	return []*resource.Kind{
+		core.Namespaces.Kind,
+		core.Nodes.Kind,
+		core.Pods.Kind,
+		core.Services.Kind,
+		core.Endpoints.Kind,
+		core.ConfigMaps.Kind,
+		core.Secrets.Kind,
+		core.ServiceAccounts.Kind,
+		core.Events.Kind,
+		core.LimitRanges.Kind,
+		core.ResourceQuotas.Kind,
+		apps.Deployments.Kind,
+		apps.ReplicaSets.Kind,
+		discovery.EndpointSlices.Kind,
+		coordination.Leases.Kind,
+		rbac.Roles.Kind,
+		rbac.RoleBindings.Kind,
+		rbac.ClusterRoles.Kind,
+		rbac.ClusterRoleBindings.Kind,
+		scheduling.PriorityClasses.Kind,
+		events.Events.Kind,
+		authentication.TokenReviews.Kind,
+		authentication.SelfSubjectReviews.Kind,
+		authorization.SubjectAccessReviews.Kind,
+		authorization.SelfSubjectAccessReviews.Kind,
+		authorization.LocalSubjectAccessReviews.Kind,
+		authorization.SelfSubjectRulesReviews.Kind,
+	}
+}
