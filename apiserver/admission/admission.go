@@ -1,0 +1,55 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admission changes and checks writes with knowledge of other objects.
+//
+// Each step is a file; steps.go lists them in the order in which they act. Rules that need the object alone belong to
+// its kind in package api.
+package admission
+
+import (
+	"context"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
+)
+
+// Request is one write on its way to storage, after defaulting and authorization.
+type Request struct {
+	// Verb is create, update, delete or connect. Patches and applies come as create or update.
+	Verb            string
+	Kind            *resource.Kind
+	Subresource     string
+	Namespace, Name string
+	User            *call.Identity
+	// Object is the new object, owned by the request; Old the stored one, shared. Either may be nil.
+	Object, Old resource.Object
+	DryRun      bool
+	Delete      *call.Request // the whole request for delete, else nil
+	// Warn adds a Warning header.
+	Warn func(text string)
+	// Annotate adds an audit annotation.
+	Annotate func(key, value string)
+	// Undo registers what takes back a step's reservation if the write does not happen after all.
+	Undo func(func())
+}
+
+// Step is one admission plug-in. Mutate may change Object; all Mutates run before the object is validated and before all
+// Validates. Errors are API errors (usually Forbidden).
+type Step struct {
+	Name             string
+	Mutate, Validate func(ctx context.Context, r *Request) error
+}
+
+// Reader reads current objects, from the server's caches. Objects are shared.
+type Reader interface {
+	// Get returns a NotFound API error if there is none.
+	Get(ctx context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error)
+	// List calls each for the objects of a namespace, or all, until it returns false.
+	List(ctx context.Context, kind *resource.Kind, namespace string, each func(resource.Object) bool) error
+}
+
+// Writer writes through the whole pipeline, as the server itself (system:apiserver).
+type Writer interface {
+	Do(ctx context.Context, r *call.Request) (*call.Result, error)
+}
