@@ -1,0 +1,71 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package nodenet
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+func TestNodesReachEachOtherAndGoAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	p := Plan{
+		ID: ID(t.TempDir()), RunDir: t.TempDir(),
+		Nodes: netip.MustParsePrefix("10.251.0.0/24"), Pods: netip.MustParsePrefix("10.252.0.0/16"),
+		Namespaced: []Node{
+			{Name: "a", Address: netip.MustParseAddr("10.251.0.11"), Pods: netip.MustParsePrefix("10.252.0.0/24")},
+			{Name: "b", Address: netip.MustParseAddr("10.251.0.12"), Pods: netip.MustParsePrefix("10.252.1.0/24")},
+		},
+	}
+	t.Cleanup(func() { p.Down() })
+	for range 2 { // repeating changes nothing
+		if err := p.Up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Listen(p.Path(p.Namespaced[1]), "10.251.0.12:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, c.RemoteAddr().(*net.TCPAddr).IP.String())
+			c.Close()
+		}
+	}()
+	ask := func() (string, error) {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		b, err := io.ReadAll(c)
+		return string(b), err
+	}
+	if got, err := ask(); err != nil || got != "10.251.0.1" {
+		t.Fatalf("from the machine: %q, %v", got, err)
+	}
+	var got string
+	if err := Inside(p.Path(p.Namespaced[0]), func() (err error) { got, err = ask(); return err }); err != nil || got != "10.251.0.11" {
+		t.Fatalf("from node a: %q, %v", got, err)
+	}
+	if err := p.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := netlink.LinkByName(p.Bridge()); err == nil {
+		t.Fatal("the bridge is still there")
+	}
+}
