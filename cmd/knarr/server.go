@@ -1,0 +1,44 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"knarr.dev/cluster"
+)
+
+func serverCommand() *cobra.Command {
+	s := &serving{}
+	s.config.Role = cluster.RoleServer
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run a control plane without nodes",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return s.loadAndRun(c) },
+	}
+	s.bind(c)
+	c.Flags().StringSliceVar(&s.config.Controllers, "controllers", nil, "control loops: *, NAME or -NAME (default *)")
+	return c
+}
+
+func apiserverCommand() *cobra.Command {
+	s := &serving{}
+	s.config.Role = cluster.RoleAPIServer
+	c := &cobra.Command{
+		Use:   "apiserver",
+		Short: "Run the API server and its store alone",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return s.loadAndRun(c) },
+	}
+	s.bind(c)
+	return c
+}
+
+func (s *serving) loadAndRun(c *cobra.Command) error {
+	if err := s.load(c); err != nil {
+		return err
+	}
+	return s.run(c.Context(), c.OutOrStdout())
+}
