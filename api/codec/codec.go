@@ -1,0 +1,174 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package codec turns objects into bytes and back: JSON, YAML and Kubernetes' protobuf, and the form in storage.
+//
+// Objects of built-in kinds carry no TypeMeta in the process. Encoders put it in front of single objects and watch
+// events; items of lists of built-in kinds have none. Unstructured objects keep theirs. Decoders remove it and return
+// it. Decoding is case-sensitive, and finds unknown and duplicate fields in Kubernetes' words.
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"knarr.dev/api/resource"
+)
+
+// Media types.
+const (
+	JSON  = "application/json"
+	YAML  = "application/yaml"
+	Proto = "application/vnd.kubernetes.protobuf"
+)
+
+// ErrNoProto means that a kind has no protobuf form.
+var ErrNoProto = errors.New("kind has no protobuf form")
+
+// MarshalJSON encodes an object without adding kind and apiVersion, and without a newline at the end.
+func MarshalJSON(obj any) ([]byte, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		obj = u.Object
+	}
+	return json.Marshal(obj)
+}
+
+// WithKind returns a JSON object with kind and apiVersion put in front, unless its first field is one of them.
+func WithKind(dst []byte, gvk schema.GroupVersionKind, object []byte) []byte {
+	if bytes.HasPrefix(object, []byte(`{"apiVersion":`)) || bytes.HasPrefix(object, []byte(`{"kind":`)) {
+		return append(dst, object...)
+	}
+	dst = append(dst, `{"kind":`...)
+	dst = strconv.AppendQuote(dst, gvk.Kind)
+	dst = append(dst, `,"apiVersion":`...)
+	dst = strconv.AppendQuote(dst, gvk.GroupVersion().String())
+	if len(object) > 2 {
+		dst = append(dst, ',')
+	}
+	return append(dst, object[1:]...)
+}
+
+// EncodeJSON encodes an object with kind and apiVersion.
+func EncodeJSON(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
+	b, err := MarshalJSON(obj)
+	if err != nil {
+		return nil, err
+	}
+	return WithKind(make([]byte, 0, len(b)+64), gvk, b), nil
+}
+
+// Decoded is what Decode found beside the object.
+type Decoded struct {
+	// Kind is what the bytes said: any part may be empty.
+	Kind schema.GroupVersionKind
+	// Strict lists unknown and duplicate fields.
+	Strict []error
+}
+
+// Decode decodes data of a media type (empty is JSON) into obj, whose TypeMeta ends up empty unless it is unstructured.
+func Decode(mediaType string, data []byte, obj runtime.Object) (Decoded, error) {
+	switch mediaType {
+	case Proto:
+		gvk, err := decodeProto(data, obj)
+		return Decoded{Kind: gvk}, err
+	case YAML:
+		return decodeYAML(data, obj)
+	case JSON, "":
+		return decodeJSON(data, obj)
+	}
+	return Decoded{}, fmt.Errorf("media type %q is not known", mediaType)
+}
+
+// PeekKind returns the kind that the bytes state.
+func PeekKind(mediaType string, data []byte) (schema.GroupVersionKind, error) {
+	switch mediaType {
+	case Proto:
+		u, err := unwrapProto(data)
+		if err != nil {
+			return schema.GroupVersionKind{}, err
+		}
+		return schema.FromAPIVersionAndKind(u.APIVersion, u.Kind), nil
+	case YAML:
+		j, err := yaml.YAMLToJSON(data)
+		if err != nil {
+			return schema.GroupVersionKind{}, err
+		}
+		data = j
+	}
+	var t runtime.TypeMeta
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &t); err != nil {
+		return schema.GroupVersionKind{}, err
+	}
+	return schema.FromAPIVersionAndKind(t.APIVersion, t.Kind), nil
+}
+
+func decodeYAML(data []byte, obj runtime.Object) (Decoded, error) {
+	j, strict := yaml.YAMLToJSONStrict(data)
+	if strict != nil {
+		var err error
+		if j, err = yaml.YAMLToJSON(data); err != nil {
+			return Decoded{}, err
+		}
+	}
+	d, err := decodeJSON(j, obj)
+	if strict != nil {
+		d.Strict = append([]error{strict}, d.Strict...)
+	}
+	return d, err
+}
+
+func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
+	var into any = obj
+	u, isUnstructured := obj.(*unstructured.Unstructured)
+	if isUnstructured {
+		u.Object = map[string]any{}
+		into = &u.Object
+	}
+	strict, err := kjson.UnmarshalStrict(data, into)
+	if err != nil {
+		return Decoded{}, err
+	}
+	d := Decoded{Strict: strict}
+	if isUnstructured {
+		d.Kind = u.GroupVersionKind()
+		return d, nil
+	}
+	d.Kind = obj.GetObjectKind().GroupVersionKind()
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return d, nil
+}
+
+// EncodeStored encodes an object as Kubernetes keeps it in etcd: protobuf in its envelope for built-in kinds, JSON for
+// others. The object must have no resourceVersion.
+func EncodeStored(kind *resource.Kind, obj resource.Object) ([]byte, error) {
+	raw, err := MarshalProto(obj)
+	if errors.Is(err, ErrNoProto) {
+		return EncodeJSON(kind.GroupVersionKind, obj)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return WrapProto(kind.GroupVersionKind, raw), nil
+}
+
+// DecodeStored decodes what EncodeStored made.
+func DecodeStored(kind *resource.Kind, value []byte) (resource.Object, error) {
+	obj := kind.New()
+	mediaType := JSON
+	if bytes.HasPrefix(value, protoMagic()) {
+		mediaType = Proto
+	}
+	if _, err := Decode(mediaType, value, obj); err != nil {
+		return nil, fmt.Errorf("decode stored %s: %w", kind.Kind, err)
+	}
+	return obj, nil
+}

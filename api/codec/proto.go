@@ -1,0 +1,112 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Message is a type of k8s.io/api in its role as a protobuf message.
+type message interface {
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+// protoMagic starts every protobuf body and stored value.
+func protoMagic() []byte { return []byte("k8s\x00") }
+
+// MarshalProto encodes an object as a protobuf message, without the envelope; ErrNoProto if it has no such form.
+func MarshalProto(obj any) ([]byte, error) {
+	m, ok := obj.(message)
+	if !ok {
+		return nil, ErrNoProto
+	}
+	return m.Marshal()
+}
+
+// WrapProto puts a message into Kubernetes' envelope: the magic bytes and a runtime.Unknown.
+func WrapProto(gvk schema.GroupVersionKind, raw []byte) []byte {
+	apiVersion := gvk.GroupVersion().String()
+	meta := bytesField(nil, 1, []byte(apiVersion))
+	meta = bytesField(meta, 2, []byte(gvk.Kind))
+	dst := make([]byte, 0, len(raw)+len(meta)+32)
+	dst = append(dst, protoMagic()...)
+	dst = bytesField(dst, 1, meta)
+	dst = bytesField(dst, 2, raw)
+	dst = bytesField(dst, 3, nil)
+	return bytesField(dst, 4, nil)
+}
+
+// EncodeProto encodes an object with its envelope.
+func EncodeProto(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
+	raw, err := MarshalProto(obj)
+	if err != nil {
+		return nil, err
+	}
+	return WrapProto(gvk, raw), nil
+}
+
+// ProtoList encodes a list of messages as every typed list encodes: metadata is field 1, items are field 2.
+func ProtoList(gvk schema.GroupVersionKind, meta *metav1.ListMeta, items [][]byte) ([]byte, error) {
+	m, err := meta.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	size := len(m) + 16
+	for _, item := range items {
+		size += len(item) + 1 + binary.MaxVarintLen64
+	}
+	raw := bytesField(make([]byte, 0, size), 1, m)
+	for _, item := range items {
+		raw = bytesField(raw, 2, item)
+	}
+	return WrapProto(gvk, raw), nil
+}
+
+// ProtoFrame makes the frame of a watch event: its length and a metav1.WatchEvent around an enveloped object.
+func ProtoFrame(event string, object []byte) []byte {
+	inner := bytesField(make([]byte, 0, len(object)+16), 1, object)
+	dst := make([]byte, 4, len(inner)+len(event)+24)
+	dst = bytesField(dst, 1, []byte(event))
+	dst = bytesField(dst, 2, inner)
+	binary.BigEndian.PutUint32(dst, uint32(len(dst)-4))
+	return dst
+}
+
+func bytesField(dst []byte, field byte, value []byte) []byte {
+	dst = append(dst, field<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(len(value)))
+	return append(dst, value...)
+}
+
+func unwrapProto(data []byte) (*runtime.Unknown, error) {
+	if !bytes.HasPrefix(data, protoMagic()) {
+		return nil, errors.New("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+	}
+	u := new(runtime.Unknown)
+	if err := u.Unmarshal(data[len(protoMagic()):]); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+func decodeProto(data []byte, obj runtime.Object) (schema.GroupVersionKind, error) {
+	u, err := unwrapProto(data)
+	if err != nil {
+		return schema.GroupVersionKind{}, err
+	}
+	gvk := schema.FromAPIVersionAndKind(u.APIVersion, u.Kind)
+	m, ok := obj.(message)
+	if !ok {
+		return gvk, fmt.Errorf("decode %T: %w", obj, ErrNoProto)
+	}
+	return gvk, m.Unmarshal(u.Raw)
+}

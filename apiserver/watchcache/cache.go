@@ -1,0 +1,358 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package watchcache keeps the current objects of one stored kind and their recent history in memory.
+//
+// A Cache follows the store by one watch. Readers get snapshots: immutable trees in key order, one per revision, that
+// share what did not change. Watchers are cursors in one shared history, so that a thousand of them cost no copies, and
+// a slow one cannot hold up anybody: it falls out of the history and gets ErrGone. Objects and their encodings are
+// shared by all: nothing that comes out of here may be modified.
+//
+// Start with New and Run; then Fresh for reads, Watch for watches, View for components of this process.
+package watchcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/btree"
+
+	"knarr.dev/api/codec"
+	"knarr.dev/api/resource"
+	"knarr.dev/store"
+)
+
+// ErrGone means that the history since the asked revision is not in the cache any more.
+var ErrGone = errors.New("revision is no longer in the history")
+
+// Bounds of the history, in events: at least historyMin are kept, more while they are younger than historyAge.
+const (
+	historyMin = 512
+	historyMax = 16384
+	historyAge = 90 * time.Second
+	treeDegree = 16
+)
+
+// Config says what a cache holds.
+type Config struct {
+	Kind  *resource.Kind // the stored kind
+	Store store.Store
+	Log   *slog.Logger
+}
+
+// Cache holds one stored kind.
+type Cache struct {
+	cfg    Config
+	prefix string
+	ready  chan struct{}
+
+	newest  atomic.Pointer[Snapshot]
+	written atomic.Int64 // the newest revision that this process knows to be written to the kind
+
+	mu      sync.RWMutex
+	tree    *btree.BTreeG[*Entry]
+	history []*Event
+	times   []time.Time   // when the event of the same index came
+	first   uint64        // sequence number of history[0]
+	oldest  int64         // history is complete for revisions greater than this
+	changed chan struct{} // closed at each change
+	epoch   uint64        // counts fresh starts, which end all watchers
+	watcher store.Watcher // nil while none is open
+}
+
+// Snapshot is the state at one revision.
+type Snapshot struct {
+	tree     *btree.BTreeG[*Entry]
+	Revision int64
+}
+
+func less(a, b *Entry) bool { return a.Key < b.Key }
+
+// New returns a cache that is empty until Run has filled it.
+func New(cfg Config) *Cache {
+	return &Cache{
+		cfg: cfg, prefix: cfg.Kind.Key("", ""), ready: make(chan struct{}), changed: make(chan struct{}),
+		tree: btree.NewG(treeDegree, less),
+	}
+}
+
+// Kind is the stored kind.
+func (c *Cache) Kind() *resource.Kind { return c.cfg.Kind }
+
+// Ready is closed when the cache is filled for the first time.
+func (c *Cache) Ready() <-chan struct{} { return c.ready }
+
+// Run follows the store until ctx ends, and returns ctx's error, or store.ErrClosed. Other errors of the store make it
+// start afresh.
+func (c *Cache) Run(ctx context.Context) error {
+	for backoff := 10 * time.Millisecond; ; backoff = min(2*backoff, 5*time.Second) {
+		err := c.follow(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, store.ErrClosed) {
+			return err
+		}
+		c.cfg.Log.Warn("watch cache starts afresh", "kind", c.cfg.Kind.Kind, "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(backoff):
+		}
+	}
+}
+
+func (c *Cache) follow(ctx context.Context) error {
+	page, err := c.cfg.Store.Read(ctx, store.Query{Key: c.prefix, Prefix: true})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", c.prefix, err)
+	}
+	tree := btree.NewG(treeDegree, less)
+	for i := range page.Records {
+		e, err := c.entry(&page.Records[i])
+		if err != nil {
+			c.cfg.Log.Error("left out an undecodable object", "key", page.Records[i].Key, "err", err)
+			continue
+		}
+		tree.ReplaceOrInsert(e)
+	}
+	w, err := c.cfg.Store.Watch(ctx, c.prefix, page.Revision)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", c.prefix, err)
+	}
+	defer w.Close()
+	c.reset(tree, page.Revision, w)
+	for {
+		events, err := w.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", c.prefix, err)
+		}
+		c.apply(events)
+	}
+}
+
+func (c *Cache) reset(tree *btree.BTreeG[*Entry], revision int64, w store.Watcher) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first += uint64(len(c.history))
+	c.tree, c.history, c.times, c.oldest, c.watcher = tree, nil, nil, revision, w
+	c.epoch++
+	c.publish(revision)
+	select {
+	case <-c.ready:
+	default:
+		close(c.ready)
+	}
+}
+
+// publish makes the tree the newest snapshot and wakes everybody; c.mu is held.
+func (c *Cache) publish(revision int64) {
+	c.newest.Store(&Snapshot{tree: c.tree.Clone(), Revision: revision})
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Cache) entry(r *store.Record) (*Entry, error) {
+	if w, ok := r.Attachment.(*Written); ok {
+		return w.Entry(r.Key, r.Modified), nil
+	}
+	obj, err := codec.DecodeStored(c.cfg.Kind, r.Value)
+	if err != nil {
+		return nil, err
+	}
+	obj.SetResourceVersion(strconv.FormatInt(r.Modified, 10))
+	return NewEntry(c.cfg.Kind, r.Key, obj, r.Modified), nil
+}
+
+// Decode makes the entry of a record that was read from the store.
+func (c *Cache) Decode(r *store.Record) (*Entry, error) { return c.entry(r) }
+
+func (c *Cache) apply(events []store.Event) {
+	if len(events) == 0 {
+		return
+	}
+	made := make([]*Event, 0, len(events))
+	for i := range events {
+		e := &events[i]
+		ev := &Event{Key: e.Key, Revision: e.Modified, Deleted: e.Deleted}
+		if e.Deleted {
+			if w, ok := e.Attachment.(*Written); ok {
+				ev.Entry = w.Entry(e.Key, e.Modified)
+			}
+		} else {
+			entry, err := c.entry(&e.Record)
+			if err != nil {
+				c.cfg.Log.Error("left out an undecodable change", "key", e.Key, "err", err)
+				continue
+			}
+			ev.Entry = entry
+		}
+		made = append(made, ev)
+	}
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ev := range made {
+		prev, had := c.tree.Get(&Entry{Key: ev.Key})
+		if had {
+			ev.Prev = prev
+		}
+		switch {
+		case !ev.Deleted:
+			c.tree.ReplaceOrInsert(ev.Entry)
+		case !had:
+			continue
+		default:
+			c.tree.Delete(prev)
+			if ev.Entry == nil {
+				ev.Entry = prev.at(ev.Revision)
+			}
+		}
+		c.history, c.times = append(c.history, ev), append(c.times, now)
+	}
+	c.trim(now)
+	c.publish(events[len(events)-1].Modified)
+}
+
+// trim forgets history beyond its bounds; c.mu is held.
+func (c *Cache) trim(now time.Time) {
+	n := 0
+	for len(c.history)-n > historyMin && (len(c.history)-n > historyMax || now.Sub(c.times[n]) > historyAge) {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	c.oldest = c.history[n-1].Revision
+	clear(c.history[:n])
+	c.history, c.times, c.first = c.history[n:], c.times[n:], c.first+uint64(n)
+}
+
+// Wrote tells the cache that a write to the kind got this revision, so that Fresh waits for it.
+func (c *Cache) Wrote(revision int64) {
+	for {
+		old := c.written.Load()
+		if old >= revision || c.written.CompareAndSwap(old, revision) {
+			return
+		}
+	}
+}
+
+// Newest is the newest snapshot the cache has, at once; nil before it is ready.
+func (c *Cache) Newest() *Snapshot { return c.newest.Load() }
+
+// Recent is the newest snapshot that shows every write of this process that was acknowledged.
+func (c *Cache) Recent(ctx context.Context) (*Snapshot, error) { return c.WaitFor(ctx, c.written.Load()) }
+
+// Fresh is a snapshot that shows every write that was acknowledged before the call, by any server. Its revision is
+// that of the store.
+func (c *Cache) Fresh(ctx context.Context) (*Snapshot, error) {
+	s, err := c.Recent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.RLock()
+	w := c.watcher
+	c.mu.RUnlock()
+	progress, err := w.Progress(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return s, nil // the watch is being renewed; the writes of this process are in s
+	}
+	s, err = c.Recent(ctx)
+	if err == nil && progress > s.Revision {
+		s = &Snapshot{tree: s.tree, Revision: progress}
+	}
+	return s, err
+}
+
+// WaitFor returns a snapshot of revision or newer as soon as there is one.
+func (c *Cache) WaitFor(ctx context.Context, revision int64) (*Snapshot, error) {
+	for {
+		if s := c.newest.Load(); s != nil && s.Revision >= revision {
+			return s, nil
+		}
+		c.mu.RLock()
+		changed := c.changed
+		c.mu.RUnlock()
+		if s := c.newest.Load(); s != nil && s.Revision >= revision {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// At returns the state as of a revision that is not newer than the newest, or ErrGone.
+func (c *Cache) At(revision int64) (*Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if revision < c.oldest {
+		return nil, fmt.Errorf("state at revision %d: %w", revision, ErrGone)
+	}
+	if s := c.newest.Load(); len(c.history) == 0 || c.history[len(c.history)-1].Revision <= revision {
+		return &Snapshot{tree: s.tree, Revision: revision}, nil
+	}
+	tree := c.tree.Clone()
+	for i := len(c.history) - 1; i >= 0 && c.history[i].Revision > revision; i-- {
+		if ev := c.history[i]; ev.Prev != nil {
+			tree.ReplaceOrInsert(ev.Prev)
+		} else {
+			tree.Delete(ev.Entry)
+		}
+	}
+	return &Snapshot{tree: tree, Revision: revision}, nil
+}
+
+// told is the state after events were added to one: the newest snapshot, if it is that.
+func (c *Cache) told(state *Snapshot, events []*Event, revision int64) *Snapshot {
+	if s := c.newest.Load(); s.Revision == revision {
+		return s
+	}
+	c.mu.Lock() // cloning a tree changes it
+	tree := state.tree.Clone()
+	c.mu.Unlock()
+	for _, ev := range events {
+		if ev.Deleted {
+			tree.Delete(ev.Entry)
+		} else {
+			tree.ReplaceOrInsert(ev.Entry)
+		}
+	}
+	return &Snapshot{tree: tree, Revision: revision}
+}
+
+// Get returns the entry of a key, or nil.
+func (s *Snapshot) Get(key string) *Entry {
+	e, _ := s.tree.Get(&Entry{Key: key})
+	return e
+}
+
+// Range calls each for the entries whose keys start with prefix and are greater than after, in key order, until it
+// returns false.
+func (s *Snapshot) Range(prefix, after string, each func(*Entry) bool) {
+	from := prefix
+	if after >= from {
+		from = after + "\x00"
+	}
+	s.tree.AscendGreaterOrEqual(&Entry{Key: from}, func(e *Entry) bool {
+		if len(e.Key) < len(prefix) || e.Key[:len(prefix)] != prefix {
+			return false
+		}
+		return each(e)
+	})
+}
+
+// Len is the number of objects.
+func (s *Snapshot) Len() int { return s.tree.Len() }

@@ -1,0 +1,124 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package watchcache
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"knarr.dev/api/codec"
+	"knarr.dev/api/resource"
+)
+
+// Entry is one object at one revision: decoded, and encoded at most once in each form. It is immutable and shared by
+// all readers.
+type Entry struct {
+	Key string
+	// Object carries its resourceVersion. It must never be modified.
+	Object   resource.Object
+	Revision int64
+	Kind     *resource.Kind
+
+	json, proto atomic.Pointer[[]byte]
+	form        atomic.Pointer[Entry]
+}
+
+// NewEntry wraps an object whose resourceVersion is set already.
+func NewEntry(kind *resource.Kind, key string, obj resource.Object, revision int64) *Entry {
+	return &Entry{Key: key, Object: obj, Revision: revision, Kind: kind}
+}
+
+// JSON is the object in JSON; that of built-in kinds has no kind and apiVersion.
+func (e *Entry) JSON() ([]byte, error) {
+	return once(&e.json, func() ([]byte, error) { return codec.MarshalJSON(e.Object) })
+}
+
+// Proto is the protobuf message of the object, without the envelope. Kinds without protobuf give codec.ErrNoProto.
+func (e *Entry) Proto() ([]byte, error) {
+	return once(&e.proto, func() ([]byte, error) { return codec.MarshalProto(e.Object) })
+}
+
+func once(at *atomic.Pointer[[]byte], encode func() ([]byte, error)) ([]byte, error) {
+	if b := at.Load(); b != nil {
+		return *b, nil
+	}
+	b, err := encode()
+	if err != nil {
+		return nil, err
+	}
+	// Two readers may encode at once; both results are the same.
+	at.CompareAndSwap(nil, &b)
+	return *at.Load(), nil
+}
+
+// As returns the entry in the form of kind: e itself, or its conversion to a kind that is stored as e's.
+func (e *Entry) As(kind *resource.Kind) (*Entry, error) {
+	if kind == e.Kind || kind.Stored == nil {
+		return e, nil
+	}
+	if f := e.form.Load(); f != nil && f.Kind == kind {
+		return f, nil
+	}
+	obj, err := kind.Stored.FromHub(e.Object)
+	if err != nil {
+		return nil, err
+	}
+	f := NewEntry(kind, e.Key, obj, e.Revision)
+	e.form.Store(f)
+	return f, nil
+}
+
+// at returns the entry's object with another resourceVersion.
+func (e *Entry) at(revision int64) *Entry {
+	obj := e.Object.DeepCopyObject().(resource.Object)
+	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
+	return NewEntry(e.Kind, e.Key, obj, revision)
+}
+
+// Written is what a writer attaches to a store.Op: the object that it writes, which gets its revision when the write
+// has one. The writer and the cache end up with one and the same entry.
+type Written struct {
+	kind  *resource.Kind
+	obj   resource.Object
+	once  sync.Once
+	entry *Entry
+}
+
+// NewWritten takes over obj: the writer must not modify it any more.
+func NewWritten(kind *resource.Kind, obj resource.Object) *Written {
+	return &Written{kind: kind, obj: obj}
+}
+
+// Entry returns the entry of the write at its revision.
+func (w *Written) Entry(key string, revision int64) *Entry {
+	w.once.Do(func() {
+		w.obj.SetResourceVersion(strconv.FormatInt(revision, 10))
+		w.entry = NewEntry(w.kind, key, w.obj, revision)
+	})
+	return w.entry
+}
+
+// Event is one change. It is immutable and shared by all watchers.
+type Event struct {
+	Key      string
+	Revision int64
+	// Entry is the object after the change; of a deletion, its last state with the deletion's revision.
+	Entry   *Entry
+	Deleted bool
+	// Prev is the object before, nil if there was none.
+	Prev *Entry
+
+	left atomic.Pointer[Entry]
+}
+
+// Left returns the previous state with the revision of this event: what a watcher sees as deleted when the object
+// stops to match its selector.
+func (e *Event) Left() *Entry {
+	if l := e.left.Load(); l != nil {
+		return l
+	}
+	e.left.CompareAndSwap(nil, e.Prev.at(e.Revision))
+	return e.left.Load()
+}
