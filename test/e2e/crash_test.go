@@ -1,0 +1,282 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// crashRounds is how often the server is killed; KNARR_CRASH_ROUNDS sets another number.
+const crashRounds = 200
+
+// ledger is what clients know about one object: the last acknowledged value, and one that may or may not have been written.
+type ledger struct {
+	sync.Mutex
+	acknowledged map[string]int // name -> value; -1: deleted
+	open         map[string]int // name -> value of a write without an answer
+}
+
+func (l *ledger) begin(name string, value int) {
+	l.Lock()
+	defer l.Unlock()
+	l.open[name] = value
+}
+
+func (l *ledger) end(name string, value int, err error) {
+	l.Lock()
+	defer l.Unlock()
+	if err == nil {
+		l.acknowledged[name] = value
+	}
+	if err == nil || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		delete(l.open, name)
+	}
+}
+
+// TestKilledUnderLoad kills the server at random moments while clients write and watch, and then looks whether every
+// acknowledged write is there, none is half there, and no watch lost, repeated or reordered an event.
+func TestKilledUnderLoad(t *testing.T) {
+	rounds := crashRounds
+	if s := os.Getenv("KNARR_CRASH_ROUNDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatalf("KNARR_CRASH_ROUNDS: %v", err)
+		}
+		rounds = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d, %d rounds", seed, rounds)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	s := startServer(t, "apiserver")
+	l := &ledger{acknowledged: map[string]int{}, open: map[string]int{}}
+	follower := &follower{state: map[string]string{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var following sync.WaitGroup
+	following.Go(func() { follower.follow(ctx, s.clientset(t)) })
+
+	for round := range rounds {
+		kube := s.clientset(t)
+		load, stop := context.WithCancel(ctx)
+		var writers sync.WaitGroup
+		for w := range 8 {
+			writers.Go(func() { write(load, kube, l, fmt.Sprintf("w%d", w), round) })
+		}
+		time.Sleep(time.Duration(20+random.IntN(180)) * time.Millisecond)
+		s.kill(t)
+		stop()
+		writers.Wait()
+		s.start(t)
+		check(t, s.clientset(t), l, round)
+		if t.Failed() {
+			return
+		}
+	}
+
+	// The follower must reach the final state by events alone.
+	kube := s.clientset(t)
+	last, err := kube.CoreV1().ConfigMaps("default").Create(ctx, configMap("last", 0), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, func() error {
+		follower.Lock()
+		defer follower.Unlock()
+		if follower.state["last"] != last.ResourceVersion {
+			return fmt.Errorf("the watch is at revision %d, not at %s", follower.revision, last.ResourceVersion)
+		}
+		return nil
+	})
+	cancel()
+	following.Wait()
+	list, err := kube.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for _, c := range list.Items {
+		want[c.Name] = c.ResourceVersion
+	}
+	if !maps.Equal(want, follower.state) {
+		t.Errorf("objects by events differ from the list: %d and %d objects", len(follower.state), len(want))
+	}
+	for _, p := range follower.problems {
+		t.Error(p)
+	}
+	t.Logf("%d objects, %d events, %d watches", len(want), follower.events, follower.watches)
+}
+
+func configMap(name string, value int) *corev1.ConfigMap {
+	v := strconv.Itoa(value)
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
+		Data:       map[string]string{"value": v, "padding": strings.Repeat(v+".", 200), "again": v},
+	}
+}
+
+// write creates, updates and deletes objects of its own until the server is gone.
+func write(ctx context.Context, kube kubernetes.Interface, l *ledger, writer string, round int) {
+	maps := kube.CoreV1().ConfigMaps("default")
+	for i := 0; ctx.Err() == nil; i++ {
+		name := fmt.Sprintf("%s-%d-%d", writer, round, i/4)
+		value := round*1_000_000 + i
+		var err error
+		switch i % 4 {
+		case 0:
+			l.begin(name, value)
+			_, err = maps.Create(ctx, configMap(name, value), metav1.CreateOptions{})
+			l.end(name, value, err)
+		case 1, 2:
+			l.begin(name, value)
+			_, err = maps.Update(ctx, configMap(name, value), metav1.UpdateOptions{})
+			l.end(name, value, err)
+		case 3:
+			if i%8 != 3 {
+				continue
+			}
+			l.begin(name, -1)
+			err = maps.Delete(ctx, name, metav1.DeleteOptions{})
+			l.end(name, -1, err)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// check compares what is stored with what was acknowledged.
+func check(t *testing.T, kube kubernetes.Interface, l *ledger, round int) {
+	t.Helper()
+	list, err := kube.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatalf("round %d: list after restart: %v", round, err)
+	}
+	stored := map[string]int{}
+	for _, c := range list.Items {
+		v, err := strconv.Atoi(c.Data["value"])
+		if err != nil || c.Data["again"] != c.Data["value"] || c.Data["padding"] != strings.Repeat(c.Data["value"]+".", 200) {
+			if c.Name != "kube-root-ca.crt" {
+				t.Errorf("round %d: %s is half there: %v", round, c.Name, c.Data)
+			}
+			continue
+		}
+		stored[c.Name] = v
+	}
+	l.Lock()
+	defer l.Unlock()
+	for name, value := range l.acknowledged {
+		got, found := stored[name]
+		if !found {
+			got = -1
+		}
+		if open, maybe := l.open[name]; got != value && !(maybe && got == open) {
+			t.Errorf("round %d: %s: acknowledged %d, stored %d", round, name, value, got)
+		}
+	}
+	for name, value := range l.open { // what is stored now is the truth from here on
+		if got, found := stored[name]; found {
+			l.acknowledged[name] = got
+		} else if value == -1 {
+			l.acknowledged[name] = -1
+		}
+		delete(l.open, name)
+	}
+}
+
+// follower is a client that knows the objects only by a watch that it resumes after each break.
+type follower struct {
+	sync.Mutex
+	state    map[string]string // name -> resourceVersion
+	revision int64
+	events   int
+	watches  int
+	problems []string
+}
+
+func (f *follower) follow(ctx context.Context, kube kubernetes.Interface) {
+	resume := ""
+	for ctx.Err() == nil {
+		if resume == "" {
+			list, err := kube.CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
+			if err != nil {
+				time.Sleep(20 * time.Millisecond)
+				continue
+			}
+			f.Lock()
+			for _, c := range list.Items {
+				f.state[c.Name] = c.ResourceVersion
+			}
+			f.Unlock()
+			resume = list.ResourceVersion
+			f.revision, _ = strconv.ParseInt(resume, 10, 64)
+		}
+		w, err := kube.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: resume, AllowWatchBookmarks: true})
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		f.watches++
+		for e := range w.ResultChan() {
+			if e.Type == watch.Error {
+				f.problem("watch from %s: %v", resume, e.Object)
+				return
+			}
+			resume = f.event(e)
+		}
+		w.Stop()
+	}
+}
+
+// event applies one event and returns the revision to resume from.
+func (f *follower) event(e watch.Event) string {
+	f.Lock()
+	defer f.Unlock()
+	c := e.Object.(*corev1.ConfigMap)
+	revision, err := strconv.ParseInt(c.ResourceVersion, 10, 64)
+	if err != nil {
+		f.problems = append(f.problems, err.Error())
+		return c.ResourceVersion
+	}
+	if e.Type == watch.Bookmark {
+		return c.ResourceVersion
+	}
+	f.events++
+	if revision <= f.revision {
+		f.problems = append(f.problems, fmt.Sprintf("%s %s at revision %d after %d", e.Type, c.Name, revision, f.revision))
+	}
+	f.revision = revision
+	_, known := f.state[c.Name]
+	switch {
+	case e.Type == watch.Added && known, e.Type == watch.Modified && !known, e.Type == watch.Deleted && !known:
+		f.problems = append(f.problems, fmt.Sprintf("%s of %s at %d, known before: %v", e.Type, c.Name, revision, known))
+	}
+	if e.Type == watch.Deleted {
+		delete(f.state, c.Name)
+	} else {
+		f.state[c.Name] = c.ResourceVersion
+	}
+	return c.ResourceVersion
+}
+
+func (f *follower) problem(format string, args ...any) {
+	f.Lock()
+	defer f.Unlock()
+	f.problems = append(f.problems, fmt.Sprintf(format, args...))
+}
