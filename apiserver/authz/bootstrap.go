@@ -1,0 +1,279 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authz
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/rbac"
+	"knarr.dev/api/resource"
+)
+
+//go:embed bootstrap.yaml
+var bootstrapYAML []byte
+
+// AutoUpdate is the annotation that lets the server bring a bootstrap role or binding up to date at start; "false" forbids it.
+const AutoUpdate = "rbac.authorization.kubernetes.io/autoupdate"
+
+// Policy is a set of roles and bindings.
+type Policy struct {
+	ClusterRoles        []*rbacv1.ClusterRole
+	ClusterRoleBindings []*rbacv1.ClusterRoleBinding
+	Roles               []*rbacv1.Role
+	RoleBindings        []*rbacv1.RoleBinding
+}
+
+// Bootstrap returns the roles and bindings that every Kubernetes v1.36 cluster has. The caller owns them.
+func Bootstrap() (*Policy, error) {
+	p := &Policy{}
+	for i, document := range bytes.Split(bootstrapYAML, []byte("\n---\n"))[1:] {
+		if err := p.add(document); err != nil {
+			return nil, fmt.Errorf("bootstrap.yaml, document %d: %w", i+1, err)
+		}
+	}
+	return p, nil
+}
+
+func (p *Policy) add(document []byte) error {
+	var kind metav1.TypeMeta
+	if err := yaml.Unmarshal(document, &kind); err != nil {
+		return err
+	}
+	switch kind.Kind {
+	case "ClusterRole":
+		return read(document, &p.ClusterRoles, func(o *rbacv1.ClusterRole) { o.TypeMeta = metav1.TypeMeta{} })
+	case "ClusterRoleBinding":
+		return read(document, &p.ClusterRoleBindings, func(o *rbacv1.ClusterRoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
+	case "Role":
+		return read(document, &p.Roles, func(o *rbacv1.Role) { o.TypeMeta = metav1.TypeMeta{} })
+	case "RoleBinding":
+		return read(document, &p.RoleBindings, func(o *rbacv1.RoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
+	}
+	return fmt.Errorf("unexpected kind %q", kind.Kind)
+}
+
+func read[T any](document []byte, list *[]*T, bare func(*T)) error {
+	o := new(T)
+	if err := yaml.UnmarshalStrict(document, o); err != nil {
+		return err
+	}
+	bare(o)
+	*list = append(*list, o)
+	return nil
+}
+
+// nodeRules are the rules of system:node, which the node authorizer applies whatever has become of the role.
+func nodeRules() []rbacv1.PolicyRule {
+	p, err := Bootstrap()
+	if err != nil {
+		panic(err) // the embedded file is broken; the test reads it too
+	}
+	for _, role := range p.ClusterRoles {
+		if role.Name == "system:node" {
+			return role.Rules
+		}
+	}
+	panic("bootstrap.yaml has no system:node")
+}
+
+// Extend adds a role for one of the program's own loops: a ClusterRole system:controller:NAME for kube-system's service account
+// NAME. One that exists gets the rules it lacks.
+func (p *Policy) Extend(account string, rules []rbacv1.PolicyRule) {
+	name := "system:controller:" + account
+	at := slices.IndexFunc(p.ClusterRoles, func(r *rbacv1.ClusterRole) bool { return r.Name == name })
+	if at < 0 {
+		p.ClusterRoles = append(p.ClusterRoles, &rbacv1.ClusterRole{ObjectMeta: bootstrapMeta(name)})
+		at = len(p.ClusterRoles) - 1
+	}
+	role := p.ClusterRoles[at]
+	role.Rules = append(role.Rules, Uncovered(role.Rules, rules)...)
+	if slices.ContainsFunc(p.ClusterRoleBindings, func(b *rbacv1.ClusterRoleBinding) bool { return b.Name == name }) {
+		return
+	}
+	p.ClusterRoleBindings = append(p.ClusterRoleBindings, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: bootstrapMeta(name),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: account}},
+	})
+}
+
+func bootstrapMeta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:        name,
+		Labels:      map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"},
+		Annotations: map[string]string{AutoUpdate: "true"},
+	}
+}
+
+// Store is what Ensure needs: the present objects, and writes as the server itself.
+type Store interface {
+	Get(ctx context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error)
+	Do(ctx context.Context, r *call.Request) (*call.Result, error)
+}
+
+// Ensure makes the policy's objects exist and have at least its rules and subjects, as Kubernetes does at each start; see
+// https://kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation. The namespaces kube-system and
+// kube-public must exist. It reports every problem.
+func Ensure(ctx context.Context, store Store, p *Policy) error {
+	var problems []error
+	for _, o := range p.ClusterRoles {
+		problems = append(problems, ensure(ctx, store, rbac.ClusterRoles, o, reconcileClusterRole))
+	}
+	for _, o := range p.ClusterRoleBindings {
+		problems = append(problems, ensure(ctx, store, rbac.ClusterRoleBindings, o, reconcileClusterRoleBinding))
+	}
+	for _, o := range p.Roles {
+		problems = append(problems, ensure(ctx, store, rbac.Roles, o, reconcileRole))
+	}
+	for _, o := range p.RoleBindings {
+		problems = append(problems, ensure(ctx, store, rbac.RoleBindings, o, reconcileRoleBinding))
+	}
+	return errors.Join(problems...)
+}
+
+// outcome is what is to be done about an object that exists.
+type outcome int
+
+const (
+	keep outcome = iota
+	update
+	replace // roleRef is immutable
+)
+
+func ensure[T any](ctx context.Context, store Store, kind *resource.Type[T], want *T, reconcile func(have, want *T) (*T, outcome)) error {
+	object := kind.Erase(want)
+	namespace, name := object.GetNamespace(), object.GetName()
+	do := func(verb string, o resource.Object) error {
+		_, err := store.Do(ctx, &call.Request{Verb: verb, Kind: kind.Kind, Namespace: namespace, Name: name, Object: o})
+		return err
+	}
+	wrap := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("ensure %s %s: %w", kind.Kind.Resource, name, err)
+	}
+	for range 5 {
+		have, err := store.Get(ctx, kind.Kind, namespace, name)
+		if apierrors.IsNotFound(err) {
+			if err = do("create", object.DeepCopyObject().(resource.Object)); apierrors.IsAlreadyExists(err) {
+				continue
+			}
+			return wrap(err)
+		}
+		if err != nil {
+			return wrap(err)
+		}
+		changed, what := reconcile(kind.Cast(have.DeepCopyObject().(resource.Object)), want)
+		switch what {
+		case keep:
+			return nil
+		case update:
+			err = do("update", kind.Erase(changed))
+		case replace:
+			if err = do("delete", nil); err == nil || apierrors.IsNotFound(err) {
+				continue // and create
+			}
+		}
+		if !apierrors.IsConflict(err) {
+			return wrap(err)
+		}
+	}
+	return wrap(errors.New("it keeps changing"))
+}
+
+func reconcileClusterRole(have, want *rbacv1.ClusterRole) (*rbacv1.ClusterRole, outcome) {
+	changed, fixed := reconcileMeta(&have.ObjectMeta, &want.ObjectMeta)
+	if fixed {
+		return have, keep
+	}
+	if want.AggregationRule == nil {
+		if missing := Uncovered(have.Rules, want.Rules); len(missing) > 0 {
+			have.Rules, changed = append(have.Rules, missing...), true
+		}
+	} else if have.AggregationRule == nil {
+		have.AggregationRule, changed = want.AggregationRule.DeepCopy(), true
+	}
+	return have, when(changed)
+}
+
+func reconcileRole(have, want *rbacv1.Role) (*rbacv1.Role, outcome) {
+	changed, fixed := reconcileMeta(&have.ObjectMeta, &want.ObjectMeta)
+	if fixed {
+		return have, keep
+	}
+	if missing := Uncovered(have.Rules, want.Rules); len(missing) > 0 {
+		have.Rules, changed = append(have.Rules, missing...), true
+	}
+	return have, when(changed)
+}
+
+func reconcileClusterRoleBinding(have, want *rbacv1.ClusterRoleBinding) (*rbacv1.ClusterRoleBinding, outcome) {
+	changed, fixed := reconcileMeta(&have.ObjectMeta, &want.ObjectMeta)
+	switch {
+	case fixed:
+		return have, keep
+	case have.RoleRef != want.RoleRef:
+		return want, replace
+	}
+	return have, when(addSubjects(&have.Subjects, want.Subjects) || changed)
+}
+
+func reconcileRoleBinding(have, want *rbacv1.RoleBinding) (*rbacv1.RoleBinding, outcome) {
+	changed, fixed := reconcileMeta(&have.ObjectMeta, &want.ObjectMeta)
+	switch {
+	case fixed:
+		return have, keep
+	case have.RoleRef != want.RoleRef:
+		return want, replace
+	}
+	return have, when(addSubjects(&have.Subjects, want.Subjects) || changed)
+}
+
+func when(changed bool) outcome {
+	if changed {
+		return update
+	}
+	return keep
+}
+
+// reconcileMeta adds labels and annotations; fixed is that an administrator turned updates off.
+func reconcileMeta(have, want *metav1.ObjectMeta) (changed, fixed bool) {
+	if have.Annotations[AutoUpdate] == "false" {
+		return false, true
+	}
+	add := func(to *map[string]string, from map[string]string) {
+		for k, v := range from {
+			if old, ok := (*to)[k]; !ok || old != v {
+				if *to == nil {
+					*to = map[string]string{}
+				}
+				(*to)[k], changed = v, true
+			}
+		}
+	}
+	add(&have.Labels, want.Labels)
+	add(&have.Annotations, want.Annotations)
+	return changed, false
+}
+
+func addSubjects(have *[]rbacv1.Subject, want []rbacv1.Subject) (changed bool) {
+	for _, s := range want {
+		if !slices.Contains(*have, s) {
+			*have, changed = append(*have, s), true
+		}
+	}
+	return changed
+}
