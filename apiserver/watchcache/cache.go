@@ -356,3 +356,16 @@ func (s *Snapshot) Range(prefix, after string, each func(*Entry) bool) {
 
 // Len is the number of objects.
 func (s *Snapshot) Len() int { return s.tree.Len() }
+
+// Snapshot makes a snapshot of a page of all objects that was read from the store.
+func (c *Cache) Snapshot(page *store.Page) (*Snapshot, error) {
+	tree := btree.NewG(treeDegree, less)
+	for i := range page.Records {
+		e, err := c.entry(&page.Records[i])
+		if err != nil {
+			return nil, err
+		}
+		tree.ReplaceOrInsert(e)
+	}
+	return &Snapshot{tree: tree, Revision: page.Revision}, nil
+}

@@ -1,0 +1,266 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/store"
+)
+
+// Generated names end in five characters of an alphabet that makes no words.
+const (
+	nameAlphabet     = "bcdfghjklmnpqrstvwxz2456789"
+	nameSuffix       = 5
+	generatedNameMax = 63 - nameSuffix
+	generateAttempts = 8
+)
+
+// create answers POST.
+func (r *registry) create(ctx context.Context, o *operation) (*answer, error) {
+	h := r.hook("")
+	if h == nil || h.Create == nil {
+		if r.kind.Virtual {
+			return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "create")
+		}
+		return r.createStored(ctx, o)
+	}
+	obj := o.Object
+	if r.kind.Default != nil {
+		r.kind.Default(obj)
+	}
+	if r.kind.Validate != nil {
+		if errs := r.kind.Validate(obj); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+		}
+	}
+	made, err := h.Create(ctx, o.user, o.Request)
+	if err != nil {
+		return nil, err
+	}
+	return &answer{object: made, gvk: r.kind.GroupVersionKind, created: true}, nil
+}
+
+func (r *registry) createStored(ctx context.Context, o *operation) (*answer, error) {
+	obj := o.Object
+	if err := r.checkPlace(o, obj); err != nil {
+		return nil, err
+	}
+	if obj.GetResourceVersion() != "" {
+		return nil, errStatus500("resourceVersion should not be set on objects to be created")
+	}
+	if r.kind.Default != nil {
+		r.kind.Default(obj)
+	}
+	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	obj.SetCreationTimestamp(now)
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetUID(uuid.NewUUID())
+	obj.SetGeneration(0)
+	obj.SetSelfLink("")
+	if err := r.server.ownCreate(r, o, obj); err != nil {
+		return nil, err
+	}
+	original := obj
+	for attempt := 1; ; attempt++ {
+		if generate && attempt < generateAttempts {
+			obj = original.DeepCopyObject().(resource.Object)
+		} else {
+			obj = original
+		}
+		if generate {
+			obj.SetName(generateName(obj.GetGenerateName()))
+		}
+		a, err := r.createOnce(ctx, o, obj)
+		if generate && attempt < generateAttempts && apierrors.IsAlreadyExists(err) {
+			continue
+		}
+		return a, err
+	}
+}
+
+func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Object) (*answer, error) {
+	warnings := r.warningsFor(obj)
+	hub, err := r.toHub(obj)
+	if err != nil {
+		return nil, err
+	}
+	a := r.admitted(o, "create", hub, nil)
+	if err := r.server.mutate(ctx, a); err != nil {
+		return nil, err
+	}
+	if hub = a.Object; r.hub.PrepareCreate != nil {
+		r.hub.PrepareCreate(hub)
+	}
+	if h := r.hook(""); h != nil && h.BeforeCreate != nil {
+		if err := h.BeforeCreate(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	if errs := r.problems(hub, nil); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), hub.GetName(), errs)
+	}
+	if err := r.server.validate(ctx, a); err != nil {
+		return nil, err
+	}
+	o.warnings = append(o.warnings, warnings...)
+	key := r.key(o.Namespace, hub.GetName())
+	exists := apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName())
+	if o.DryRun {
+		if _, err := r.current(ctx, o.Namespace, hub.GetName()); err == nil {
+			return nil, exists
+		}
+		e, err := r.dry(key, hub, 0).As(r.kind)
+		return &answer{entry: e, created: true}, err
+	}
+	e, _, err := r.write(ctx, key, hub, store.Absent)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, exists
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.done = true
+	e, err = e.As(r.kind)
+	return &answer{entry: e, created: true}, err
+}
+
+// checkPlace compares the namespace and name of a body with those of the path.
+func (r *registry) checkPlace(o *operation, obj resource.Object) error {
+	if r.kind.Scope == resource.Namespaced {
+		switch obj.GetNamespace() {
+		case "":
+			obj.SetNamespace(o.Namespace)
+		case o.Namespace:
+		default:
+			return apierrors.NewBadRequest(fmt.Sprintf(
+				"the namespace of the provided object does not match the namespace sent on the request"))
+		}
+	} else {
+		obj.SetNamespace("")
+	}
+	if o.Name == "" {
+		return nil
+	}
+	if obj.GetName() == "" && o.Verb == "update" {
+		return apierrors.NewBadRequest("name is required")
+	}
+	if obj.GetName() != o.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf(
+			"the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), o.Name))
+	}
+	return nil
+}
+
+// problems are all problems of an object; old is nil for a new one.
+func (r *registry) problems(obj, old resource.Object) field.ErrorList {
+	k := r.hub
+	name := validation.ValidateNameFunc(validation.NameIsDNSSubdomain)
+	if k.Name != nil {
+		name = k.Name
+	} else if k.Group == "rbac.authorization.k8s.io" {
+		name = path.ValidatePathSegmentName
+	}
+	var errs field.ErrorList
+	meta := field.NewPath("metadata")
+	if old == nil {
+		errs = validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
+		if k.Validate != nil {
+			errs = append(errs, k.Validate(obj)...)
+		}
+		return errs
+	}
+	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)...)
+	if k.Validate != nil {
+		errs = append(errs, k.Validate(obj)...)
+	}
+	if k.ValidateUpdate != nil {
+		errs = append(errs, k.ValidateUpdate(obj, old)...)
+	}
+	return errs
+}
+
+func (r *registry) warningsFor(obj resource.Object) []string {
+	var out []string
+	if n := len(obj.GetOwnerReferences()); n > 1 {
+		out = dedupOwners(obj)
+	}
+	if r.kind.Warnings != nil {
+		out = append(out, r.kind.Warnings(obj)...)
+	}
+	return out
+}
+
+// dedupOwners removes repeated owner references, with a warning.
+func dedupOwners(obj resource.Object) []string {
+	refs := obj.GetOwnerReferences()
+	seen := map[string]bool{}
+	var kept []metav1.OwnerReference
+	var again []string
+	for _, ref := range refs {
+		id := ownerID(ref)
+		if seen[id] {
+			again = append(again, string(ref.UID))
+			continue
+		}
+		seen[id] = true
+		kept = append(kept, ref)
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	obj.SetOwnerReferences(kept)
+	return []string{fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", join(again))}
+}
+
+func ownerID(ref metav1.OwnerReference) string {
+	flag := func(b *bool) string {
+		if b == nil {
+			return "-"
+		}
+		return fmt.Sprint(*b)
+	}
+	return fmt.Sprintf("%s|%s|%s|%s|%s|%s", ref.APIVersion, ref.Kind, ref.Name, ref.UID, flag(ref.Controller), flag(ref.BlockOwnerDeletion))
+}
+
+func join(s []string) string {
+	out := ""
+	for i, x := range s {
+		if i > 0 {
+			out += ", "
+		}
+		out += x
+	}
+	return out
+}
+
+func generateName(prefix string) string {
+	if len(prefix) > generatedNameMax {
+		prefix = prefix[:generatedNameMax]
+	}
+	suffix := make([]byte, nameSuffix)
+	for i := range suffix {
+		suffix[i] = nameAlphabet[rand.IntN(len(nameAlphabet))]
+	}
+	return prefix + string(suffix)
+}
+
+// errStatus500 is a status 500 without a reason, as Kubernetes gives where it has no API error.
+func errStatus500(message string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 500, Message: message}}
+}

@@ -1,0 +1,260 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/watchcache"
+	"knarr.dev/store"
+)
+
+// delete answers DELETE of one object.
+func (r *registry) delete(ctx context.Context, o *operation) (*answer, error) {
+	options := o.Delete
+	if options == nil {
+		options = &metav1.DeleteOptions{}
+	}
+	if err := checkDeleteOptions(options); err != nil {
+		return nil, err
+	}
+	cur, err := r.current(ctx, o.Namespace, o.Name)
+	for attempt := 0; attempt < updateAttempts; attempt++ {
+		if err != nil {
+			return nil, err
+		}
+		var a *answer
+		var rec store.Record
+		a, rec, err = r.deleteOnce(ctx, o, options, cur)
+		if !errors.Is(err, store.ErrConflict) {
+			return a, err
+		}
+		cur, _, err = r.retry(o, rec, true)
+	}
+	return nil, r.conflict(o.Name)
+}
+
+func checkDeleteOptions(options *metav1.DeleteOptions) error {
+	if errs := validation.ValidateDeleteOptions(options); len(errs) > 0 {
+		return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind("DeleteOptions").GroupKind(), "", errs)
+	}
+	return nil
+}
+
+func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1.DeleteOptions, cur *watchcache.Entry) (*answer, store.Record, error) {
+	if err := r.preconditions(o, options, cur.Object); err != nil {
+		return nil, store.Record{}, err
+	}
+	a := r.admitted(o, "delete", nil, cur.Object)
+	a.Name, a.Delete = cur.Object.GetName(), o.Request
+	if err := r.server.mutate(ctx, a); err != nil {
+		return nil, store.Record{}, err
+	}
+	if err := r.server.validate(ctx, a); err != nil {
+		return nil, store.Record{}, err
+	}
+	obj := cur.Object.DeepCopyObject().(resource.Object)
+	stays := r.markDeleted(obj, options)
+	if o.DryRun {
+		return r.deleted(obj, r.dry(cur.Key, obj, cur.Revision), stays)
+	}
+	var e *watchcache.Entry
+	var rec store.Record
+	var err error
+	switch {
+	case stays && r.unchanged(obj, cur):
+		e = cur
+	case stays:
+		e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision)
+	default:
+		e, rec, err = r.remove(ctx, cur.Key, obj, cur.Revision)
+	}
+	if err != nil {
+		return nil, rec, err
+	}
+	o.done = true
+	return r.deleted(e.Object, e, stays)
+}
+
+// deleted is the answer to a deletion: the object if it stays for now or if its kind always answers so, else a Status.
+func (r *registry) deleted(obj resource.Object, e *watchcache.Entry, stays bool) (*answer, store.Record, error) {
+	if stays || returnsDeleted(r.kind) {
+		f, err := e.As(r.kind)
+		return &answer{entry: f}, store.Record{}, err
+	}
+	return &answer{status: &metav1.Status{
+		Status:  metav1.StatusSuccess,
+		Details: &metav1.StatusDetails{Name: obj.GetName(), Group: r.kind.Group, Kind: r.kind.Resource, UID: obj.GetUID()},
+	}}, store.Record{}, nil
+}
+
+// returnsDeleted names the kinds whose deletion is answered with the object, as Kubernetes does.
+func returnsDeleted(k *resource.Kind) bool {
+	switch k.Group {
+	case "":
+		switch k.Resource {
+		case "pods", "services", "serviceaccounts", "podtemplates", "resourcequotas", "persistentvolumes", "persistentvolumeclaims":
+			return true
+		}
+	case "storage.k8s.io":
+		switch k.Resource {
+		case "storageclasses", "volumeattachments", "csinodes", "csidrivers", "volumeattributesclasses":
+			return true
+		}
+	case "resource.k8s.io":
+		return true
+	}
+	return false
+}
+
+func (r *registry) preconditions(o *operation, options *metav1.DeleteOptions, obj resource.Object) error {
+	p := options.Preconditions
+	if p == nil {
+		return nil
+	}
+	conflict := func(text string) error {
+		gr := r.kind.GroupResource()
+		gr.Resource = r.kind.Kind
+		return apierrors.NewConflict(gr, obj.GetName(), errors.New(text))
+	}
+	if p.UID != nil && *p.UID != obj.GetUID() {
+		return conflict(fmt.Sprintf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, obj.GetUID()))
+	}
+	if p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion() {
+		return conflict(fmt.Sprintf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, obj.GetResourceVersion()))
+	}
+	return nil
+}
+
+// markDeleted sets on obj what a deletion sets, and says whether the object stays for now: for its grace period or its finalizers.
+func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOptions) bool {
+	finalizers := r.deletionFinalizers(obj, options)
+	var grace int64
+	if r.hub.Grace != nil {
+		grace = max(r.hub.Grace(obj, options.GracePeriodSeconds), 0)
+	}
+	already := obj.GetDeletionTimestamp() != nil
+	if already {
+		if r.hub.Grace != nil && obj.GetDeletionGracePeriodSeconds() != nil {
+			was := *obj.GetDeletionGracePeriodSeconds()
+			shorter := options.GracePeriodSeconds != nil && grace < was
+			if !shorter {
+				if was > 0 || len(finalizers) > 0 {
+					obj.SetFinalizers(finalizers)
+					return true
+				}
+				return len(finalizers) > 0
+			}
+			if grace > 0 || len(finalizers) > 0 {
+				since := obj.GetDeletionTimestamp().Add(-time.Duration(was) * time.Second)
+				at := metav1.NewTime(since.Add(time.Duration(grace) * time.Second))
+				obj.SetDeletionTimestamp(&at)
+				obj.SetDeletionGracePeriodSeconds(&grace)
+				obj.SetFinalizers(finalizers)
+				return true
+			}
+			obj.SetDeletionGracePeriodSeconds(&grace)
+			return false
+		}
+		obj.SetFinalizers(finalizers)
+		return len(finalizers) > 0
+	}
+	if grace == 0 && len(finalizers) == 0 {
+		return false
+	}
+	at := metav1.NewTime(time.Now().Truncate(time.Second).Add(time.Duration(grace) * time.Second))
+	obj.SetDeletionTimestamp(&at)
+	obj.SetDeletionGracePeriodSeconds(&grace)
+	obj.SetFinalizers(finalizers)
+	if g := obj.GetGeneration(); g > 0 {
+		obj.SetGeneration(g + 1)
+	}
+	return true
+}
+
+// deletionFinalizers are the finalizers of obj with those of the garbage collector as the deleter wants them.
+func (r *registry) deletionFinalizers(obj resource.Object, options *metav1.DeleteOptions) []string {
+	have := obj.GetFinalizers()
+	orphan := slices.Contains(have, metav1.FinalizerOrphanDependents)
+	foreground := slices.Contains(have, metav1.FinalizerDeleteDependents)
+	switch {
+	case options.OrphanDependents != nil: //nolint:staticcheck // clients still send it
+		orphan, foreground = *options.OrphanDependents, false //nolint:staticcheck
+	case options.PropagationPolicy != nil:
+		orphan = *options.PropagationPolicy == metav1.DeletePropagationOrphan
+		foreground = *options.PropagationPolicy == metav1.DeletePropagationForeground
+	case !orphan && !foreground:
+		orphan = r.hub.DefaultPropagation == metav1.DeletePropagationOrphan
+		foreground = r.hub.DefaultPropagation == metav1.DeletePropagationForeground
+	}
+	var out []string
+	for _, f := range have {
+		if f != metav1.FinalizerOrphanDependents && f != metav1.FinalizerDeleteDependents {
+			out = append(out, f)
+		}
+	}
+	if orphan {
+		out = append(out, metav1.FinalizerOrphanDependents)
+	}
+	if foreground {
+		out = append(out, metav1.FinalizerDeleteDependents)
+	}
+	return out
+}
+
+// remove deletes a key. obj, the last state, gets the revision of the deletion.
+func (r *registry) remove(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, error) {
+	w := watchcache.NewWritten(r.hub, obj)
+	rec, err := r.server.cfg.Store.Write(ctx, store.Op{Key: key, Expect: expect, Attachment: w})
+	if err != nil {
+		return nil, rec, err
+	}
+	r.cache.Wrote(rec.Modified)
+	e := w.Entry(key, rec.Modified)
+	if h := r.hook(""); h != nil && h.AfterDelete != nil {
+		h.AfterDelete(ctx, e.Object)
+	}
+	return e, rec, nil
+}
+
+// deleteCollection deletes every object that matches and answers with them.
+func (r *registry) deleteCollection(ctx context.Context, o *operation) (*answer, error) {
+	options := o.Delete
+	if options == nil {
+		options = &metav1.DeleteOptions{}
+	}
+	if err := checkDeleteOptions(options); err != nil {
+		return nil, err
+	}
+	listed, err := r.list(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	var gone []*watchcache.Entry
+	for _, e := range listed.list.entries {
+		one := *o.Request
+		one.Name, one.Verb = e.Object.GetName(), "delete"
+		one.Namespace = e.Object.GetNamespace()
+		op := &operation{Request: &one, user: o.user}
+		_, err := r.delete(ctx, op)
+		op.finish()
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		o.warnings = append(o.warnings, op.warnings...)
+		gone = append(gone, e)
+	}
+	listed.list.entries = gone
+	return listed, nil
+}
+

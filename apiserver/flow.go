@@ -1,0 +1,43 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// flow bounds the requests that are carried out at once, those that write apart from those that read. Watches count
+// only until they are open.
+type flow struct{ reading, writing chan struct{} }
+
+func newFlow(all, mutating int) *flow {
+	if all <= 0 {
+		all = 400
+	}
+	if mutating <= 0 {
+		mutating = 200
+	}
+	return &flow{reading: make(chan struct{}, all), writing: make(chan struct{}, mutating)}
+}
+
+func (f *flow) seats(verb string) chan struct{} {
+	switch verb {
+	case "get", "list", "watch", "head", "options":
+		return f.reading
+	}
+	return f.writing
+}
+
+// wait takes a seat as soon as one is free.
+func (f *flow) wait(ctx context.Context, verb string) (done func(), err error) {
+	seats := f.seats(verb)
+	select {
+	case seats <- struct{}{}:
+		return func() { <-seats }, nil
+	case <-ctx.Done():
+		return nil, apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
+	}
+}

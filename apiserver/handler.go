@@ -1,0 +1,418 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/codec"
+	"knarr.dev/api/resource"
+)
+
+// maxBody bounds request bodies.
+const maxBody = 3 << 20
+
+// serveResource answers a request for a resource of a kind that is served here.
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *registry) {
+	sc := scopeOf(r)
+	if err := s.reachable(reg, sc.info, r.Method); err != nil {
+		writeError(w, r, err)
+		return
+	}
+	if isConnect(reg.kind, sc.info.subresource) {
+		s.serveConnect(w, r, reg)
+		return
+	}
+	form, err := negotiate(r, protoKind(reg.kind))
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	q, warnings, err := s.decodeRequest(w, r, reg)
+	if err != nil {
+		writeErrorAs(w, r, form, err, warnings)
+		return
+	}
+	began := time.Now()
+	if q.Verb == "watch" {
+		stream, err := s.watch(r.Context(), q)
+		s.metrics.observe(q, err, time.Since(began))
+		if err != nil {
+			writeErrorAs(w, r, form, err, nil)
+			return
+		}
+		defer stream.close()
+		s.serveWatch(w, r, stream, form)
+		return
+	}
+	a, err := s.execute(r.Context(), sc.user, q)
+	s.metrics.observe(q, err, time.Since(began))
+	if err != nil {
+		writeErrorAs(w, r, form, err, warnings)
+		return
+	}
+	a.warnings = append(warnings, a.warnings...)
+	s.writeAnswer(w, r, reg, form, a)
+}
+
+func notFoundPath() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+		Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{},
+	}}
+}
+
+func notAllowed() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
+		Message: "the server does not allow this method on the requested resource", Details: &metav1.StatusDetails{},
+	}}
+}
+
+// reachable refuses paths and methods that the resource does not have.
+func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
+	k := reg.kind
+	namespaced := k.Scope == resource.Namespaced
+	named := i.name != "" && pathHasName(i)
+	if i.subresource != "" && !s.hasSubresource(reg, i.subresource) {
+		return notFoundPath()
+	}
+	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && named {
+		return notFoundPath()
+	}
+	verb := i.verb
+	if k.Virtual && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
+		return notAllowed()
+	}
+	if namespaced && i.namespace == "" && (verb == "create" || verb == "deletecollection") && !named && i.subresource == "" {
+		return notAllowed()
+	}
+	if !named && (verb == "update" || verb == "patch") || i.subresource == "" && k.Verbs != nil && !slices.Contains(k.Verbs, verb) {
+		return notAllowed()
+	}
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return nil
+	}
+	return notAllowed()
+}
+
+// pathHasName tells a name in the path from one in a field selector.
+func pathHasName(i *requestInfo) bool {
+	return i.subresource != "" || strings.HasSuffix(strings.TrimSuffix(i.path, "/"), "/"+i.name) &&
+		!strings.HasSuffix(strings.TrimSuffix(i.path, "/"), "/"+i.resource) || i.verb == "get" || i.verb == "update" || i.verb == "patch"
+}
+
+func (s *Server) hasSubresource(reg *registry, name string) bool {
+	switch {
+	case name == "status":
+		return reg.kind.Status != nil
+	case name == "scale":
+		return reg.kind.Scale != nil
+	case isConnect(reg.kind, name):
+		return true
+	}
+	return reg.hook(name) != nil
+}
+
+// isConnect says that a subresource is a stream or proxy, which does not answer with an object.
+func isConnect(k *resource.Kind, sub string) bool {
+	if k.Group != "" {
+		return false
+	}
+	switch k.Resource {
+	case "pods":
+		return sub == "exec" || sub == "attach" || sub == "portforward" || sub == "log" || sub == "proxy"
+	case "services", "nodes":
+		return sub == "proxy"
+	}
+	return false
+}
+
+func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *registry) {
+	sc := scopeOf(r)
+	if s.cfg.Connect == nil {
+		writeError(w, r, notFoundPath())
+		return
+	}
+	s.cfg.Connect(w, r, sc.user, &call.Request{
+		Verb: "connect", Kind: reg.kind, Namespace: sc.info.namespace, Name: sc.info.name, Subresource: sc.info.subresource,
+	})
+}
+
+func protoKind(k *resource.Kind) bool {
+	_, err := codec.MarshalProto(k.New())
+	return !errors.Is(err, codec.ErrNoProto)
+}
+
+// decodeRequest makes a call.Request of an HTTP request.
+func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *registry) (*call.Request, []string, error) {
+	i := scopeOf(r).info
+	q := &call.Request{Verb: i.verb, Kind: reg.kind, Namespace: i.namespace, Name: i.name, Subresource: i.subresource}
+	if reg.kind.Resource == "namespaces" && reg.kind.Group == "" {
+		q.Namespace = ""
+	}
+	query := r.URL.Query()
+	switch i.verb {
+	case "get":
+		q.ResourceVersion = query.Get("resourceVersion")
+		return q, nil, nil
+	case "list", "watch":
+		return q, nil, listOptions(q, query)
+	}
+	if err := writeOptions(q, query, i.verb); err != nil {
+		return nil, nil, err
+	}
+	if q.FieldManager == "" {
+		q.FieldManager = managerOf(r.UserAgent())
+	}
+	var warnings []string
+	if i.verb == "patch" {
+		var err error
+		if q.PatchType, err = patchType(r, reg.kind); err != nil {
+			return nil, nil, err
+		}
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch i.verb {
+	case "create", "update":
+		warnings, err = s.decodeBody(r, reg, q, body)
+	case "patch":
+		q.Patch = body
+	case "delete", "deletecollection":
+		if i.verb == "deletecollection" {
+			if err := listOptions(q, query); err != nil {
+				return nil, nil, err
+			}
+		}
+		err = deleteOptions(q, r, body)
+	}
+	return q, warnings, err
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > maxBody {
+		return nil, tooLargeBody()
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, tooLargeBody()
+	case err != nil:
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return body, nil
+}
+
+func tooLargeBody() error {
+	return apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxBody))
+}
+
+// managerOf derives a field manager from a user agent.
+func managerOf(agent string) string {
+	name, _, _ := strings.Cut(agent, "/")
+	name = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return -1
+		}
+		return c
+	}, name)
+	return name[:min(len(name), validation.FieldManagerMaxLength)]
+}
+
+func listOptions(q *call.Request, query url.Values) error {
+	var err error
+	number := func(name string) int64 {
+		s := query.Get(name)
+		if s == "" || err != nil {
+			return 0
+		}
+		var n int64
+		if n, err = strconv.ParseInt(s, 10, 64); err != nil {
+			err = apierrors.NewBadRequest(err.Error())
+		}
+		return n
+	}
+	q.Limit = number("limit")
+	q.Timeout = time.Duration(number("timeoutSeconds")) * time.Second
+	if err != nil {
+		return err
+	}
+	if s := query.Get("labelSelector"); s != "" {
+		if q.Labels, err = labels.Parse(s); err != nil {
+			return apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", strings.TrimPrefix(err.Error(), "unable to parse requirement: ")))
+		}
+	}
+	if s := query.Get("fieldSelector"); s != "" {
+		if q.Fields, err = fields.ParseSelector(s); err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
+	q.Continue, q.ResourceVersion = query.Get("continue"), query.Get("resourceVersion")
+	q.ResourceVersionMatch = metav1.ResourceVersionMatch(query.Get("resourceVersionMatch"))
+	q.AllowBookmarks = truthy(query.Get("allowWatchBookmarks"))
+	if query.Has("sendInitialEvents") {
+		b := truthy(query.Get("sendInitialEvents"))
+		q.SendInitialEvents = &b
+	}
+	return nil
+}
+
+// writeOptions reads and checks the options of create, update and patch.
+func writeOptions(q *call.Request, query url.Values, verb string) error {
+	q.FieldManager, q.FieldValidation = query.Get("fieldManager"), query.Get("fieldValidation")
+	dryRun := query["dryRun"]
+	if len(dryRun) == 1 && dryRun[0] == "" {
+		dryRun = nil
+	}
+	q.DryRun = len(dryRun) > 0
+	q.Force = truthy(query.Get("force"))
+	var problems = validationErrors{}
+	switch verb {
+	case "create":
+		problems = validationErrors{"CreateOptions", validation.ValidateCreateOptions(&metav1.CreateOptions{
+			DryRun: dryRun, FieldManager: q.FieldManager, FieldValidation: q.FieldValidation})}
+	case "update":
+		problems = validationErrors{"UpdateOptions", validation.ValidateUpdateOptions(&metav1.UpdateOptions{
+			DryRun: dryRun, FieldManager: q.FieldManager, FieldValidation: q.FieldValidation})}
+	case "patch":
+		// checked with the type of the patch
+		return nil
+	case "delete", "deletecollection":
+		problems = validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(&metav1.DeleteOptions{DryRun: dryRun})}
+	}
+	return problems.err()
+}
+
+// deleteOptions reads the options of a deletion from body and query; the body wins.
+func deleteOptions(q *call.Request, r *http.Request, body []byte) error {
+	q.Delete = &metav1.DeleteOptions{}
+	if len(body) > 0 {
+		media, err := bodyMedia(r)
+		if err != nil {
+			return err
+		}
+		d, err := codec.Decode(media, body, deleteBody{q.Delete})
+		if err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		if d.Kind.Kind != "" && d.Kind.Kind != "DeleteOptions" {
+			return apierrors.NewBadRequest(fmt.Sprintf("decoded object cannot be converted to DeleteOptions"))
+		}
+		q.DryRun = q.DryRun || len(q.Delete.DryRun) > 0
+		return validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(q.Delete)}.err()
+	}
+	query := r.URL.Query()
+	if s := query.Get("gracePeriodSeconds"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		q.Delete.GracePeriodSeconds = &n
+	}
+	if s := query.Get("propagationPolicy"); s != "" {
+		policy := metav1.DeletionPropagation(s)
+		q.Delete.PropagationPolicy = &policy
+	}
+	if query.Has("orphanDependents") {
+		b := truthy(query.Get("orphanDependents"))
+		q.Delete.OrphanDependents = &b //nolint:staticcheck // clients still send it
+	}
+	return validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(q.Delete)}.err()
+}
+
+// deleteBody gives DeleteOptions the methods of a runtime.Object with protobuf.
+type deleteBody struct{ *metav1.DeleteOptions }
+
+// bodyOf is an empty body for a write to a resource or subresource.
+func bodyOf(k *resource.Kind, subresource string) (resource.Object, error) {
+	switch subresource {
+	case "", "status", "finalize", "ephemeralcontainers", "resize", "approval":
+		return k.New(), nil
+	case "scale":
+		return new(autoscalingv1.Scale), nil
+	case "binding":
+		return new(corev1.Binding), nil
+	case "eviction":
+		return new(policyv1.Eviction), nil
+	case "token":
+		return new(authenticationv1.TokenRequest), nil
+	}
+	return nil, notFoundPath()
+}
+
+// decodeBody decodes the object of create and update, and reports unknown fields as the client wants it.
+func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, body []byte) ([]string, error) {
+	media, err := bodyMedia(r)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := bodyOf(reg.kind, q.Subresource)
+	if err != nil {
+		return nil, err
+	}
+	want := reg.subKind(q.Subresource)
+	d, err := codec.Decode(media, body, obj)
+	if err == nil && d.Kind.Kind != "" && d.Kind.Kind != want.Kind || d.Kind.Version != "" && d.Kind.GroupVersion() != want.GroupVersion() {
+		if d.Kind.Kind == "" {
+			d.Kind.Kind = want.Kind
+		}
+		if d.Kind.Version == "" {
+			d.Kind.Group, d.Kind.Version = want.Group, want.Version
+		}
+		return nil, wrongKind(d.Kind, want, s)
+	}
+	if err != nil {
+		return nil, undecodable(want, err)
+	}
+	q.Object = obj
+	if len(d.Strict) == 0 || q.FieldValidation == metav1.FieldValidationIgnore {
+		return nil, nil
+	}
+	if q.FieldValidation == metav1.FieldValidationStrict {
+		return nil, undecodable(want, runtime.NewStrictDecodingError(d.Strict))
+	}
+	var warnings []string
+	for _, e := range d.Strict {
+		warnings = append(warnings, e.Error())
+	}
+	return warnings, nil
+}
+
+func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
+	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	t := types.PatchType(strings.TrimSpace(media))
+	switch t {
+	case types.JSONPatchType, types.MergePatchType, types.ApplyYAMLPatchType:
+		return t, nil
+	case types.StrategicMergePatchType:
+		return t, nil
+	}
+	return "", unsupportedMedia("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml")
+}

@@ -1,0 +1,281 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"knarr.dev/api/call"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+)
+
+// pipeline is what every HTTP request passes, in this order. What follows in serveResource is the same as for requests
+// of the same process: decoding, field validation, admission, validation, storage (handler.go, registry.go).
+func (s *Server) pipeline() http.Handler {
+	h := http.Handler(http.HandlerFunc(s.dispatch))
+	for _, step := range []func(http.Handler) http.Handler{
+		s.withAuthorization,
+		s.withFlowControl,
+		s.withImpersonation,
+		s.withAuthentication,
+		s.withAuditID,
+		s.withRequestInfo,
+		s.withPanicRecovery,
+	} {
+		h = step(h)
+	}
+	return h
+}
+
+// scope is what the steps find out about a request.
+type scope struct {
+	info *requestInfo
+	user *call.Identity
+}
+
+type scopeKey struct{}
+
+func scopeOf(r *http.Request) *scope { return r.Context().Value(scopeKey{}).(*scope) }
+
+// UserOf returns who sent a request that passed the pipeline; nil for others.
+func UserOf(r *http.Request) *call.Identity {
+	if s, ok := r.Context().Value(scopeKey{}).(*scope); ok {
+		return s.user
+	}
+	return nil
+}
+
+func (s *Server) withPanicRecovery(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.cfg.Log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			writeError(w, r, apierrors.NewInternalError(fmt.Errorf("apiserver panic'd on %s %s", r.Method, r.URL.Path)))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) withRequestInfo(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sc := &scope{info: parseRequest(r)}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), scopeKey{}, sc)))
+	})
+}
+
+func (s *Server) withAuditID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("Audit-ID")
+		if id == "" || len(id) > 64 {
+			id = string(uuid.NewUUID())
+		}
+		w.Header().Set("Audit-Id", id)
+		w.Header().Set("Cache-Control", "no-cache, private")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) withAuthentication(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, err := s.authenticate(r)
+		if err != nil {
+			s.cfg.Log.Debug("refused credentials", "path", r.URL.Path, "err", err)
+			writeError(w, r, apierrors.NewUnauthorized("Unauthorized"))
+			return
+		}
+		r.Header.Del("Authorization")
+		scopeOf(r).user = user
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) authenticate(r *http.Request) (*call.Identity, error) {
+	for _, a := range s.cfg.Authenticators {
+		user, err := a.Authenticate(r)
+		if err != nil {
+			return nil, err
+		}
+		if user == nil {
+			continue
+		}
+		if user.Name != authn.Anonymous {
+			return withGroup(user, authn.GroupAuthenticated), nil
+		}
+		return user, nil
+	}
+	if r.Header.Get("Authorization") != "" {
+		return nil, fmt.Errorf("credentials are not known")
+	}
+	return &call.Identity{Name: authn.Anonymous, Groups: []string{authn.GroupUnauthenticated}}, nil
+}
+
+func withGroup(user *call.Identity, group string) *call.Identity {
+	for _, g := range user.Groups {
+		if g == group {
+			return user
+		}
+	}
+	u := *user
+	u.Groups = append(u.Groups[:len(u.Groups):len(u.Groups)], group)
+	return &u
+}
+
+// withImpersonation lets users act as others if they may.
+func (s *Server) withImpersonation(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, err := s.impersonated(r)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		scopeOf(r).user = user
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) impersonated(r *http.Request) (*call.Identity, error) {
+	user := scopeOf(r).user
+	as := &call.Identity{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Extra: map[string][]string{}}
+	groups := r.Header.Values("Impersonate-Group")
+	for name, values := range r.Header {
+		if key, ok := strings.CutPrefix(name, "Impersonate-Extra-"); ok {
+			as.Extra[unescapeExtra(strings.ToLower(key))] = values
+		}
+	}
+	if as.Name == "" {
+		if len(groups) > 0 || as.UID != "" || len(as.Extra) > 0 {
+			return nil, apierrors.NewInternalError(fmt.Errorf("requested %s without impersonating a user", impersonationText(groups, as)))
+		}
+		return user, nil
+	}
+	ask := func(group, resource, namespace, name, sub string) error {
+		return s.authorize(r.Context(), &authz.Attributes{
+			User: user, Verb: "impersonate", Group: group, Version: "v1", Resource: resource, Namespace: namespace, Name: name, Subresource: sub,
+		})
+	}
+	var err error
+	namespace, account, isAccount := serviceAccount(as.Name)
+	if isAccount {
+		err = ask("", "serviceaccounts", namespace, account, "")
+	} else {
+		err = ask("", "users", "", as.Name, "")
+	}
+	for _, g := range groups {
+		if err == nil {
+			err = ask("", "groups", "", g, "")
+		}
+	}
+	if as.UID != "" && err == nil {
+		err = ask("authentication.k8s.io", "uids", "", as.UID, "")
+	}
+	for key, values := range as.Extra {
+		for _, v := range values {
+			if err == nil {
+				err = ask("authentication.k8s.io", "userextras", "", v, key)
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	as.Groups = append([]string(nil), groups...)
+	if isAccount && len(groups) == 0 {
+		as.Groups = []string{authn.GroupServiceAccounts, authn.GroupServiceAccounts + ":" + namespace}
+	}
+	if as.Name == authn.Anonymous {
+		return withGroup(as, authn.GroupUnauthenticated), nil
+	}
+	return withGroup(as, authn.GroupAuthenticated), nil
+}
+
+func (s *Server) withFlowControl(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := scopeOf(r).info
+		if info.verb == "watch" || isLong(info) || !info.isResource {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+		defer cancel()
+		seats := s.flow.seats(info.verb)
+		select {
+		case seats <- struct{}{}:
+			defer func() { <-seats }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			writeError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// isLong says that a request lasts as long as its user likes.
+func isLong(i *requestInfo) bool {
+	switch i.subresource {
+	case "exec", "attach", "portforward", "log", "proxy":
+		return true
+	}
+	return false
+}
+
+func (s *Server) withAuthorization(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sc := scopeOf(r)
+		a := sc.info.attributes()
+		a.User = sc.user
+		if err := s.authorize(r.Context(), a); err != nil {
+			writeError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// dispatch hands a request to the resource it names, or to the handler of another path.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	info := scopeOf(r).info
+	if info.isResource {
+		if reg := s.resources[gvrOf(info)]; reg != nil {
+			s.serveResource(w, r, reg)
+			return
+		}
+	}
+	if h := s.pathHandler(r.URL.Path); h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
+	s.serveOther(w, r)
+}
+
+func (s *Server) pathHandler(path string) http.Handler {
+	if h := s.cfg.Paths[path]; h != nil {
+		return h
+	}
+	for p := path; ; {
+		i := strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')
+		if i < 0 {
+			return nil
+		}
+		p = p[:i+1]
+		if h := s.cfg.Paths[p]; h != nil && p != "/" {
+			return h
+		}
+	}
+}

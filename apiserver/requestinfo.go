@@ -1,0 +1,115 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"knarr.dev/apiserver/authz"
+)
+
+// requestInfo is what path and method say.
+type requestInfo struct {
+	// resource is set for paths that may name a resource; the rest is empty for others.
+	isResource               bool
+	group, version, resource string
+	namespace, name          string
+	subresource              string
+	// rest is what follows the subresource (proxy paths).
+	rest string
+	verb string
+	path string
+}
+
+// parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
+func parseRequest(r *http.Request) *requestInfo {
+	i := &requestInfo{path: r.URL.Path, verb: strings.ToLower(r.Method)}
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	switch {
+	case parts[0] == "api" && len(parts) >= 3:
+		i.version, parts = parts[1], parts[2:]
+	case parts[0] == "apis" && len(parts) >= 4:
+		i.group, i.version, parts = parts[1], parts[2], parts[3:]
+	default:
+		return i
+	}
+	i.isResource = true
+	i.verb = methodVerb(r.Method)
+	if parts[0] == "watch" && len(parts) > 1 { // the old form of watches
+		parts = parts[1:]
+		i.verb = "watch"
+	}
+	if parts[0] == "namespaces" && len(parts) > 1 {
+		i.namespace = parts[1]
+		if len(parts) > 2 && parts[2] != "status" && parts[2] != "finalize" {
+			parts = parts[2:]
+		}
+	}
+	i.resource = parts[0]
+	if len(parts) > 1 {
+		i.name = parts[1]
+	}
+	if len(parts) > 2 {
+		i.subresource = parts[2]
+	}
+	if len(parts) > 3 {
+		i.rest = strings.Join(parts[3:], "/")
+	}
+	i.collectionVerb(r.URL.Query())
+	return i
+}
+
+func methodVerb(method string) string {
+	switch method {
+	case http.MethodPost:
+		return "create"
+	case http.MethodGet, http.MethodHead:
+		return "get"
+	case http.MethodPut:
+		return "update"
+	case http.MethodPatch:
+		return "patch"
+	case http.MethodDelete:
+		return "delete"
+	}
+	return strings.ToLower(method)
+}
+
+func (i *requestInfo) collectionVerb(query url.Values) {
+	if i.name != "" && i.verb != "watch" {
+		if i.verb == "get" && i.subresource == "" && truthy(query.Get("watch")) {
+			i.verb = "watch"
+		}
+		return
+	}
+	switch i.verb {
+	case "get":
+		i.verb = "list"
+		if truthy(query.Get("watch")) {
+			i.verb = "watch"
+		}
+		for _, term := range strings.Split(query.Get("fieldSelector"), ",") {
+			if name, ok := strings.CutPrefix(term, "metadata.name="); ok {
+				i.name = strings.TrimPrefix(name, "=")
+			}
+		}
+	case "delete":
+		i.verb = "deletecollection"
+	}
+}
+
+func truthy(s string) bool { return s != "" && s != "0" && !strings.EqualFold(s, "false") }
+
+// attributes are what the decision about the request depends on, but for the user.
+func (i *requestInfo) attributes() *authz.Attributes {
+	if !i.isResource {
+		return &authz.Attributes{Verb: i.verb, Path: i.path}
+	}
+	return &authz.Attributes{
+		Verb: i.verb, Group: i.group, Version: i.version, Resource: i.resource, Subresource: i.subresource,
+		Namespace: i.namespace, Name: i.name,
+	}
+}

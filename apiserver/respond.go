@@ -1,0 +1,290 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"knarr.dev/api/codec"
+	"knarr.dev/apiserver/watchcache"
+)
+
+// gzipMin is the size from which answers are compressed for clients that take it.
+const gzipMin = 128 << 10
+
+// validationErrors are problems with the options of a request.
+type validationErrors struct {
+	kind string
+	errs field.ErrorList
+}
+
+func (v validationErrors) err() error {
+	if len(v.errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind(v.kind).GroupKind(), "", v.errs)
+}
+
+func wrongKind(got, want schema.GroupVersionKind, _ *Server) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"",
+		got.Kind, want.Version, want.Kind, got.Kind, got.GroupVersion()))
+}
+
+func undecodable(want schema.GroupVersionKind, err error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
+}
+
+func statusKind() schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: "Status"} }
+
+// statusOf is the Status that an error means.
+func statusOf(err error) *metav1.Status {
+	var api apierrors.APIStatus
+	var s metav1.Status
+	if errors.As(err, &api) {
+		s = api.Status()
+	} else {
+		s = apierrors.NewInternalError(err).Status()
+	}
+	s.TypeMeta = metav1.TypeMeta{}
+	if s.Status == "" {
+		s.Status = metav1.StatusFailure
+	}
+	if s.Code == 0 {
+		s.Code = http.StatusInternalServerError
+	}
+	return &s
+}
+
+// writeError answers with a Status, in the form that the client accepts.
+func writeError(w http.ResponseWriter, r *http.Request, err error) {
+	form, ferr := negotiate(r, true)
+	if ferr != nil {
+		form = accepted{media: codec.JSON}
+	}
+	writeErrorAs(w, r, form, err, nil)
+}
+
+func writeErrorAs(w http.ResponseWriter, r *http.Request, form accepted, err error, warnings []string) {
+	s := statusOf(err)
+	addWarnings(w, warnings)
+	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
+	}
+	writeObject(w, r, form, int(s.Code), statusKind(), s)
+}
+
+func addWarnings(w http.ResponseWriter, warnings []string) {
+	seen := map[string]bool{}
+	for _, text := range warnings {
+		if seen[text] {
+			continue
+		}
+		seen[text] = true
+		w.Header().Add("Warning", "299 - "+quoteWarning(text))
+	}
+}
+
+func quoteWarning(text string) string {
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, text)
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+}
+
+// writeObject answers with one object that has no cached encodings.
+func writeObject(w http.ResponseWriter, r *http.Request, form accepted, code int, gvk schema.GroupVersionKind, obj any) {
+	if form.media == codec.Proto {
+		b, err := codec.EncodeProto(gvk, obj)
+		if err == nil {
+			writeBytes(w, r, form.media, code, b)
+			return
+		}
+		form.media = codec.JSON
+	}
+	b, err := codec.EncodeJSON(gvk, obj)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, r, form, code, b)
+}
+
+// writeJSON answers with JSON bytes, in YAML or indented if that was asked for.
+func writeJSON(w http.ResponseWriter, r *http.Request, form accepted, code int, b []byte) {
+	switch {
+	case form.media == codec.YAML:
+		y, err := yaml.JSONToYAML(b)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writeBytes(w, r, codec.YAML, code, y)
+		return
+	case form.pretty:
+		var buf bytes.Buffer
+		if json.Indent(&buf, b, "", "  ") == nil {
+			b = buf.Bytes()
+		}
+	default:
+		b = append(b, '\n')
+	}
+	writeBytes(w, r, codec.JSON, code, b)
+}
+
+func writeBytes(w http.ResponseWriter, r *http.Request, media string, code int, b []byte) {
+	w.Header().Set("Content-Type", media)
+	if len(b) >= gzipMin && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Add("Vary", "Accept-Encoding")
+		w.WriteHeader(code)
+		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+		_, _ = z.Write(b)
+		_ = z.Close()
+		return
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(code)
+	_, _ = w.Write(b)
+}
+
+// writeAnswer answers with what the registry came to.
+func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, a *answer) {
+	addWarnings(w, a.warnings)
+	code := http.StatusOK
+	switch {
+	case a.created:
+		code = http.StatusCreated
+	case a.accepted:
+		code = http.StatusAccepted
+	}
+	var err error
+	switch {
+	case form.as != "" && (a.entry != nil || a.list != nil):
+		err = s.writeTransformed(w, r, reg, form, code, a)
+	case a.entry != nil:
+		err = writeEntry(w, r, form, code, a.entry)
+	case a.list != nil:
+		err = writeList(w, r, reg, form, a.list)
+	case a.object != nil:
+		writeObject(w, r, form, code, a.gvk, a.object)
+	case a.status != nil:
+		writeObject(w, r, form, code, statusKind(), a.status)
+	default:
+		writeObject(w, r, form, code, statusKind(), &metav1.Status{Status: metav1.StatusSuccess, Code: int32(code)})
+	}
+	if err != nil {
+		writeErrorAs(w, r, form, err, nil)
+	}
+}
+
+func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int, e *watchcache.Entry) error {
+	if form.media == codec.Proto {
+		raw, err := e.Proto()
+		if err != nil {
+			return err
+		}
+		writeBytes(w, r, codec.Proto, code, codec.WrapProto(e.Kind.GroupVersionKind, raw))
+		return nil
+	}
+	b, err := e.JSON()
+	if err != nil {
+		return err
+	}
+	writeJSON(w, r, form, code, codec.WithKind(make([]byte, 0, len(b)+64), e.Kind.GroupVersionKind, b))
+	return nil
+}
+
+
+func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, l *listAnswer) error {
+	gvk := reg.kind.GroupVersionKind
+	gvk.Kind += "List"
+	if form.media == codec.Proto {
+		items := make([][]byte, len(l.entries))
+		for i, e := range l.entries {
+			var err error
+			if items[i], err = e.Proto(); err != nil {
+				return err
+			}
+		}
+		b, err := codec.ProtoList(gvk, &l.meta, items)
+		if err != nil {
+			return err
+		}
+		writeBytes(w, r, codec.Proto, http.StatusOK, b)
+		return nil
+	}
+	meta, err := json.Marshal(&l.meta)
+	if err != nil {
+		return err
+	}
+	size := len(meta) + 128
+	for _, e := range l.entries {
+		b, err := e.JSON()
+		if err != nil {
+			return err
+		}
+		size += len(b) + 1
+	}
+	dst := codec.WithKind(make([]byte, 0, size), gvk, []byte("{}"))
+	dst = append(dst[:len(dst)-1], `,"metadata":`...)
+	dst = append(append(dst, meta...), `,"items":[`...)
+	for i, e := range l.entries {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		b, err := e.JSON()
+		if err != nil {
+			return err
+		}
+		dst = append(dst, b...)
+	}
+	writeJSON(w, r, form, http.StatusOK, append(dst, "]}"...))
+	return nil
+}
+
+// writeTransformed answers with a Table or with metadata alone.
+func (s *Server) writeTransformed(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, code int, a *answer) error {
+	gvk := schema.GroupVersionKind{Group: "meta.k8s.io", Version: form.version, Kind: form.as}
+	switch {
+	case form.as == "PartialObjectMetadata" && a.entry != nil:
+		writeObject(w, r, form, code, gvk, partial(a.entry, form, false))
+	case form.as == "PartialObjectMetadataList" && a.list != nil:
+		out := metav1.PartialObjectMetadataList{ListMeta: a.list.meta, Items: make([]metav1.PartialObjectMetadata, len(a.list.entries))}
+		for i, e := range a.list.entries {
+			out.Items[i] = *partial(e, form, true)
+		}
+		writeObject(w, r, form, code, gvk, &out)
+	case form.as == "Table":
+		return s.writeTable(w, r, reg, form, code, a)
+	default:
+		return notAcceptable(representations)
+	}
+	return nil
+}
+
+// partial is the metadata of an entry; with kind and apiVersion in lists, where nobody adds them.
+func partial(e *watchcache.Entry, form accepted, inList bool) *metav1.PartialObjectMetadata {
+	var p metav1.PartialObjectMetadata
+	if inList && form.media != codec.Proto {
+		p.Kind, p.APIVersion = "PartialObjectMetadata", "meta.k8s.io/"+form.version
+	}
+	p.ObjectMeta = objectMeta(e.Object)
+	return &p
+}

@@ -1,0 +1,275 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apiserver is the Kubernetes API: it takes requests, over HTTPS or from components of the same process, and
+// answers them from the watch caches and the store.
+//
+// Every request, however it came, is authorized, admitted, validated and stored by the same code: pipeline.go lists the
+// steps of HTTP, transport.go those in the process, and both end in registry.go. The package knows kinds only through
+// resource.Kind. Start with New and Run.
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/hooks"
+	"knarr.dev/apiserver/watchcache"
+	"knarr.dev/store"
+)
+
+// Config says what a server serves and what it leans on.
+type Config struct {
+	Store store.Store
+	Kinds []*resource.Kind
+
+	// Authenticators are asked in order; a request that none recognises is anonymous.
+	Authenticators []authn.Authenticator
+	// Authorizer is built once with the server's caches; nil allows everything.
+	Authorizer func(admission.Reader) authz.Authorizer
+	// Steps lists the admission steps in order.
+	Steps func(admission.Reader, admission.Writer) []admission.Step
+	// Hooks lists behaviour of kinds beside that which this package brings.
+	Hooks func(hooks.Store) []hooks.Hook
+	// Bootstrap lists objects that the server creates at start if they are missing, and updates with Reconcile.
+	Bootstrap []Bootstrap
+	// Paths are handlers of other paths (discovery, OpenAPI, streams): longest prefix first if it ends in "/".
+	Paths map[string]http.Handler
+	// Connect answers requests of verb connect: exec, attach, log, portforward and proxy; nil refuses them.
+	Connect func(w http.ResponseWriter, r *http.Request, user *call.Identity, q *call.Request)
+
+	// TLS and Listener serve HTTPS; without a listener the server is reachable by Handler and Transport only.
+	TLS      *tls.Config
+	Listener net.Listener
+	// ServiceCIDR is where service addresses come from; 10.43.0.0/16 if it is zero.
+	ServiceCIDR netip.Prefix
+	// NodePorts is the range of node ports; 30000-32767 if it is zero.
+	NodePorts [2]int
+	// AdvertiseIP and AdvertisePort are the endpoint of the service default/kubernetes; none is written without an address.
+	AdvertiseIP   netip.Addr
+	AdvertisePort int
+
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+	// MaxInFlight and MaxMutatingInFlight bound requests beside watches; 400 and 200 if 0.
+	MaxInFlight, MaxMutatingInFlight int
+}
+
+// Bootstrap is an object that exists from the start.
+type Bootstrap struct {
+	Kind   *resource.Kind
+	Object resource.Object
+	// Reconcile, if set, brings an object that exists up to date; it gets a copy and says whether it changed it.
+	Reconcile func(existing resource.Object) bool
+}
+
+// Server serves the API.
+type Server struct {
+	cfg        Config
+	registries map[*resource.Kind]*registry
+	resources  map[schema.GroupVersionResource]*registry
+	versions   map[schema.GroupVersion]bool
+	caches     []*watchcache.Cache
+
+	authorizer authz.Authorizer
+	steps      []admission.Step
+	hooks      map[hookKey]*hooks.Hook
+	handler    http.Handler
+	metrics    *metrics
+	flow       *flow
+
+	ready   chan struct{}
+	isReady atomic.Bool
+	stopped chan struct{}
+	views   sync.Map // viewKey -> *watchcache.View
+}
+
+type hookKey struct {
+	kind        *resource.Kind
+	subresource string
+}
+
+// New returns a server that is not running. It does no I/O.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil || cfg.Log == nil {
+		return nil, errors.New("apiserver: config lacks a store or a log")
+	}
+	if !cfg.ServiceCIDR.IsValid() {
+		cfg.ServiceCIDR = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43, 0, 0}), 16)
+	}
+	if cfg.NodePorts == [2]int{} {
+		cfg.NodePorts = [2]int{30000, 32767}
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	s := &Server{
+		cfg: cfg, registries: map[*resource.Kind]*registry{}, resources: map[schema.GroupVersionResource]*registry{},
+		versions: map[schema.GroupVersion]bool{}, hooks: map[hookKey]*hooks.Hook{},
+		ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
+		flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
+	}
+	if err := s.addKinds(cfg.Kinds); err != nil {
+		return nil, err
+	}
+	if cfg.Authorizer != nil {
+		s.authorizer = cfg.Authorizer(s.objects())
+	}
+	if cfg.Steps != nil {
+		s.steps = cfg.Steps(s.objects(), s.objects())
+	}
+	all := s.builtinHooks()
+	if cfg.Hooks != nil {
+		all = append(all, cfg.Hooks(s.objects())...)
+	}
+	for i := range all {
+		h := &all[i]
+		key := hookKey{h.Kind, h.Subresource}
+		if s.hooks[key] != nil {
+			return nil, fmt.Errorf("apiserver: two hooks for %s %q", h.Kind.Kind, h.Subresource)
+		}
+		s.hooks[key] = h
+	}
+	s.handler = s.pipeline()
+	return s, nil
+}
+
+func (s *Server) addKinds(kinds []*resource.Kind) error {
+	for _, k := range kinds {
+		r := &registry{server: s, kind: k, hub: k}
+		if k.Stored != nil {
+			r.hub = k.Stored.Hub
+		}
+		if s.resources[k.GroupVersionResource()] != nil {
+			return fmt.Errorf("apiserver: resource %s is listed twice", k.GroupVersionResource())
+		}
+		s.registries[k], s.resources[k.GroupVersionResource()] = r, r
+		s.versions[k.GroupVersion()] = true
+		if !k.Virtual && k.Stored == nil {
+			r.cache = watchcache.New(watchcache.Config{Kind: k, Store: s.cfg.Store, Log: s.cfg.Log})
+			s.caches = append(s.caches, r.cache)
+		}
+	}
+	for _, r := range s.registries {
+		if r.kind.Stored == nil {
+			continue
+		}
+		hub := s.registries[r.hub]
+		if hub == nil {
+			return fmt.Errorf("apiserver: %s is stored as %s, which is not served", r.kind.GroupVersionKind, r.hub.GroupVersionKind)
+		}
+		r.cache = hub.cache
+	}
+	return nil
+}
+
+// Ready is closed when the caches are filled, the first objects made and the server answers.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Handler is the whole HTTP pipeline.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Run fills the caches, makes the first objects and serves until ctx ends; then it finishes requests, ends watches and
+// returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed := make(chan error, len(s.caches)+1)
+	for _, c := range s.caches {
+		wg.Go(func() {
+			if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+				failed <- err
+			}
+		})
+	}
+	defer cancel() // before wg.Wait
+	var server *http.Server
+	if s.cfg.Listener != nil {
+		server = s.httpServer()
+		wg.Go(func() {
+			if err := serve(server, s.cfg.Listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", s.cfg.Listener.Addr(), err)
+			}
+		})
+		defer s.shutdown(server)
+	}
+	defer close(s.stopped)
+	if err := s.start(ctx, failed); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// start waits for the caches and makes the first objects.
+func (s *Server) start(ctx context.Context, failed <-chan error) error {
+	for _, c := range s.caches {
+		select {
+		case <-c.Ready():
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := s.bootstrap(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("make the first objects: %w", err)
+	}
+	s.isReady.Store(true)
+	close(s.ready)
+	return nil
+}
+
+func (s *Server) httpServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	return &http.Server{
+		Handler: s.handler, TLSConfig: s.cfg.TLS, Protocols: protocols,
+		ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 1 << 20,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func serve(server *http.Server, l net.Listener) error {
+	if server.TLSConfig == nil {
+		return server.Serve(l)
+	}
+	return server.ServeTLS(l, "", "")
+}
+
+// shutdown lets requests finish; watches end because s.stopped is closed.
+func (s *Server) shutdown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close() // streams that do not end by themselves
+	}
+}

@@ -1,0 +1,137 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"knarr.dev/api/codec"
+)
+
+// frameTimeout bounds how long one write to a watcher may take; a client that does not read for so long is cut off.
+const frameTimeout = 30 * time.Second
+
+// serveWatch sends the events of a watch, many in one write if there are many.
+func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watchStream, form accepted) {
+	control := http.NewResponseController(w)
+	media := codec.JSON
+	switch {
+	case form.media == codec.Proto && form.as != "Table":
+		media = codec.Proto + ";stream=watch"
+	case form.media == codec.YAML:
+		media = codec.YAML + ";stream=watch"
+	}
+	w.Header().Set("Content-Type", media)
+	w.WriteHeader(http.StatusOK)
+	if control.Flush() != nil {
+		return
+	}
+	f := &framer{s: s, stream: stream, form: form}
+	var buf []byte
+	for {
+		events, err := stream.next(r.Context())
+		if err != nil {
+			return
+		}
+		buf = buf[:0]
+		for _, e := range events {
+			if buf, err = f.append(buf, e); err != nil {
+				s.cfg.Log.Error("encode watch event", "kind", stream.r.kind.Kind, "err", err)
+				return
+			}
+			if len(buf) > 64<<10 {
+				if !send(w, control, buf) {
+					return
+				}
+				buf = buf[:0]
+			}
+		}
+		if !send(w, control, buf) {
+			return
+		}
+		if cap(buf) > 256<<10 {
+			buf = nil
+		}
+	}
+}
+
+func send(w http.ResponseWriter, control *http.ResponseController, b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	_ = control.SetWriteDeadline(time.Now().Add(frameTimeout)) // some writers of tests have no deadlines
+	if _, err := w.Write(b); err != nil {
+		return false
+	}
+	return control.Flush() == nil
+}
+
+// framer encodes the events of one watch.
+type framer struct {
+	s      *Server
+	stream *watchStream
+	form   accepted
+	tables int // rows sent: only the first Table has column definitions
+}
+
+func (f *framer) append(dst []byte, e watchEvent) ([]byte, error) {
+	if f.form.media == codec.Proto && f.form.as != "Table" {
+		object, err := f.proto(e)
+		if err != nil {
+			return dst, err
+		}
+		return append(dst, codec.ProtoFrame(string(e.kind), object)...), nil
+	}
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, e.kind...)
+	dst = append(dst, `","object":`...)
+	var err error
+	if dst, err = f.json(dst, e); err != nil {
+		return dst, err
+	}
+	return append(dst, "}\n"...), nil
+}
+
+func (f *framer) partialKind() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: "meta.k8s.io", Version: f.form.version, Kind: "PartialObjectMetadata"}
+}
+
+func (f *framer) proto(e watchEvent) ([]byte, error) {
+	switch {
+	case e.status != nil:
+		return codec.EncodeProto(statusKind(), e.status)
+	case f.form.as != "":
+		return codec.EncodeProto(f.partialKind(), partial(e.entry, f.form, false))
+	}
+	raw, err := e.entry.Proto()
+	if err != nil {
+		return nil, err
+	}
+	return codec.WrapProto(e.entry.Kind.GroupVersionKind, raw), nil
+}
+
+func (f *framer) json(dst []byte, e watchEvent) ([]byte, error) {
+	if e.status != nil {
+		b, err := json.Marshal(e.status)
+		return codec.WithKind(dst, statusKind(), b), err
+	}
+	switch {
+	case f.form.as == "Table" && e.kind != watch.Error:
+		f.tables++
+		return f.s.appendTable(dst, f.stream.r, f.form, e.entry, f.tables == 1)
+	case f.form.as != "":
+		b, err := json.Marshal(partial(e.entry, f.form, false))
+		return codec.WithKind(dst, f.partialKind(), b), err
+	}
+	b, err := e.entry.JSON()
+	if err != nil {
+		return dst, err
+	}
+	return codec.WithKind(dst, e.entry.Kind.GroupVersionKind, b), nil
+}

@@ -1,0 +1,204 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/watchcache"
+	"knarr.dev/store"
+)
+
+func scaleKind() schema.GroupVersionKind { return autoscalingv1.SchemeGroupVersion.WithKind("Scale") }
+
+// subresource answers requests for scale and for what hooks serve.
+func (r *registry) subresource(ctx context.Context, o *operation) (*answer, error) {
+	if o.Subresource == "scale" && r.kind.Scale != nil {
+		return r.scale(ctx, o)
+	}
+	h := r.hook(o.Subresource)
+	if h == nil {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: r.kind.Group, Resource: r.kind.Resource + "/" + o.Subresource}, o.Name)
+	}
+	switch {
+	case o.Verb == "create" && h.Create != nil:
+		return r.createSub(ctx, o)
+	case o.Verb == "get" && h.Update != nil:
+		return r.get(ctx, o)
+	case o.Verb == "update" && h.Update != nil:
+		body := o.Object
+		if err := r.checkPlace(o, body); err != nil {
+			return nil, err
+		}
+		return r.updateSub(ctx, o, func(*watchcache.Entry) (resource.Object, error) { return body, nil })
+	case o.Verb == "patch" && h.Update != nil:
+		return r.patchSub(ctx, o)
+	}
+	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), o.Verb)
+}
+
+func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error) {
+	h := r.hook(o.Subresource)
+	a := r.admitted(o, "create", o.Object, nil)
+	if err := r.server.mutate(ctx, a); err != nil {
+		return nil, err
+	}
+	if err := r.server.validate(ctx, a); err != nil {
+		return nil, err
+	}
+	made, err := h.Create(ctx, o.user, o.Request)
+	if err != nil {
+		return nil, err
+	}
+	o.done = true
+	if made == nil {
+		return &answer{created: true}, nil
+	}
+	return &answer{object: made, gvk: r.subKind(o.Subresource), created: true}, nil
+}
+
+// subKind is the kind of the bodies of a subresource.
+func (r *registry) subKind(name string) schema.GroupVersionKind {
+	if name == "scale" {
+		return scaleKind()
+	}
+	for _, sub := range r.kind.Others {
+		if sub.Name == name {
+			return sub.Kind
+		}
+	}
+	return r.kind.GroupVersionKind
+}
+
+// updateSub lets the hook copy what may change from the body, which body makes of the stored state.
+func (r *registry) updateSub(ctx context.Context, o *operation, body func(*watchcache.Entry) (resource.Object, error)) (*answer, error) {
+	h := r.hook(o.Subresource)
+	return r.update(ctx, o, func(old *watchcache.Entry) (resource.Object, error) {
+		obj, err := body(old)
+		if err != nil {
+			return nil, err
+		}
+		stored := old.Object.DeepCopyObject().(resource.Object)
+		if err := h.Update(ctx, obj, stored); err != nil {
+			return nil, err
+		}
+		stored.SetResourceVersion(obj.GetResourceVersion())
+		if obj.GetUID() != "" {
+			stored.SetUID(obj.GetUID())
+		}
+		return stored, nil
+	})
+}
+
+// modify changes one object in a loop of read, change, compare-and-write. No admission runs; the object is validated.
+func (r *registry) modify(ctx context.Context, o *operation, change func(resource.Object) error) (*watchcache.Entry, error) {
+	cur, err := r.current(ctx, o.Namespace, o.Name)
+	for attempt := 0; attempt < updateAttempts; attempt++ {
+		if err != nil {
+			return nil, err
+		}
+		obj := cur.Object.DeepCopyObject().(resource.Object)
+		if err := change(obj); err != nil {
+			return nil, err
+		}
+		if errs := r.problems(obj, cur.Object); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, errs)
+		}
+		if o.DryRun {
+			return r.dry(cur.Key, obj, cur.Revision), nil
+		}
+		if r.unchanged(obj, cur) {
+			return cur, nil
+		}
+		var e *watchcache.Entry
+		var rec store.Record
+		if e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision); err == nil {
+			o.done = true
+			return e, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, err
+		}
+		cur, _, err = r.retry(o, rec, true)
+	}
+	return nil, r.conflict(o.Name)
+}
+
+// scale answers get, update and patch of the scale subresource.
+func (r *registry) scale(ctx context.Context, o *operation) (*answer, error) {
+	switch o.Verb {
+	case "get":
+		e, err := r.read(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		return r.scaleOf(e)
+	case "update":
+		body, ok := o.Object.(*autoscalingv1.Scale)
+		if !ok {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("wrong object passed to Scale update: %T", o.Object))
+		}
+		return r.updateScale(ctx, o, func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return body, nil })
+	case "patch":
+		return r.patchScale(ctx, o)
+	}
+	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), o.Verb)
+}
+
+func (r *registry) scaleOf(e *watchcache.Entry) (*answer, error) {
+	f, err := e.As(r.kind)
+	if err != nil {
+		return nil, err
+	}
+	return &answer{object: r.kind.Scale.Get(f.Object), gvk: scaleKind()}, nil
+}
+
+// updateScale writes the replicas of the scale that change makes of the current one.
+func (r *registry) updateScale(ctx context.Context, o *operation, change func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (*answer, error) {
+	a, err := r.update(ctx, o, func(old *watchcache.Entry) (resource.Object, error) {
+		obj := old.Object.DeepCopyObject().(resource.Object)
+		scale, err := change(r.kind.Scale.Get(old.Object))
+		if err != nil {
+			return nil, err
+		}
+		if errs := scaleProblems(o.Name, scale); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(scaleKind().GroupKind(), scale.Name, errs)
+		}
+		r.kind.Scale.Set(obj, scale.Spec.Replicas)
+		obj.SetResourceVersion(scale.ResourceVersion)
+		if scale.UID != "" {
+			obj.SetUID(scale.UID)
+		}
+		return obj, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.scaleOf(a.entry)
+}
+
+func scaleProblems(name string, s *autoscalingv1.Scale) field.ErrorList {
+	var errs field.ErrorList
+	if s.Spec.Replicas < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0"))
+	}
+	return errs
+}
+
+// patchSub and patchScale answer PATCH of subresources.
+func (r *registry) patchSub(context.Context, *operation) (*answer, error) {
+	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "patch")
+}
+
+func (r *registry) patchScale(context.Context, *operation) (*answer, error) {
+	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "patch")
+}

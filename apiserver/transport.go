@@ -1,0 +1,179 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/watchcache"
+)
+
+// transport is the pipeline without sockets and encoding, for one identity: flow control, authorization, then the
+// same registry as for requests over HTTP.
+type transport struct {
+	server *Server
+	user   *call.Identity
+}
+
+// Transport returns the way into the server for a component of the same process.
+func (s *Server) Transport(identity call.Identity) call.Transport {
+	if identity.Name != authn.Anonymous {
+		identity.Groups = append(identity.Groups[:len(identity.Groups):len(identity.Groups)], authn.GroupAuthenticated)
+	}
+	return &transport{server: s, user: &identity}
+}
+
+// attributes are what a decision about q depends on.
+func attributes(user *call.Identity, q *call.Request) *authz.Attributes {
+	return &authz.Attributes{
+		User: user, Verb: q.Verb, Group: q.Kind.Group, Version: q.Kind.Version, Resource: q.Kind.Resource,
+		Subresource: q.Subresource, Namespace: q.Namespace, Name: q.Name,
+	}
+}
+
+// authorize returns Forbidden unless user may do what a says.
+func (s *Server) authorize(ctx context.Context, a *authz.Attributes) error {
+	if s.authorizer == nil {
+		return nil
+	}
+	allowed, reason, err := s.authorizer.Authorize(ctx, a)
+	if allowed {
+		return nil
+	}
+	if err != nil && reason == "" {
+		return apierrors.NewInternalError(err)
+	}
+	return forbidden(a, reason)
+}
+
+// Do implements call.Transport.
+func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, error) {
+	s := t.server
+	done, err := s.flow.wait(ctx, q.Verb)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := s.authorize(ctx, attributes(t.user, q)); err != nil {
+		return nil, err
+	}
+	if q.FieldManager == "" {
+		q.FieldManager = t.user.Name
+	}
+	began := time.Now()
+	a, err := s.execute(ctx, t.user, q)
+	s.metrics.observe(q, err, time.Since(began))
+	if err != nil {
+		return nil, err
+	}
+	return a.result(), nil
+}
+
+func (a *answer) result() *call.Result {
+	out := &call.Result{Created: a.created, Warnings: a.warnings, Status: a.status, Object: a.object}
+	if a.entry != nil {
+		out.Object = a.entry.Object
+	}
+	if a.list != nil {
+		out.List = &call.List{
+			Items:           make([]resource.Object, len(a.list.entries)),
+			ResourceVersion: a.list.meta.ResourceVersion, Continue: a.list.meta.Continue,
+			Remaining: a.list.meta.RemainingItemCount,
+		}
+		for i, e := range a.list.entries {
+			out.List.Items[i] = e.Object
+		}
+	}
+	return out
+}
+
+// Watch implements call.Transport.
+func (t *transport) Watch(ctx context.Context, q *call.Request) (call.Stream, error) {
+	q.Verb = "watch"
+	if err := t.server.authorize(ctx, attributes(t.user, q)); err != nil {
+		return nil, err
+	}
+	w, err := t.server.watch(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return &localStream{w: w, closed: make(chan struct{})}, nil
+}
+
+// viewKey names one question for a view.
+type viewKey struct {
+	kind           *resource.Kind
+	labels, fields string
+}
+
+// View implements call.Transport: it is the watch cache itself, filtered.
+func (t *transport) View(ctx context.Context, q *call.Request) (call.View, error) {
+	s := t.server
+	r := s.registries[q.Kind]
+	if r == nil || r.cache == nil {
+		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), "watch")
+	}
+	for _, verb := range []string{"list", "watch"} {
+		a := attributes(t.user, &call.Request{Verb: verb, Kind: q.Kind})
+		if err := s.authorize(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.checkListOptions(&call.Request{Fields: q.Fields, Labels: q.Labels}, false); err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.cache.Ready():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	key := viewKey{kind: q.Kind}
+	if q.Labels != nil {
+		key.labels = q.Labels.String()
+	}
+	if q.Fields != nil {
+		key.fields = q.Fields.String()
+	}
+	if v, ok := s.views.Load(key); ok {
+		return v.(*watchcache.View), nil
+	}
+	v, _ := s.views.LoadOrStore(key, r.cache.View(r.kind, r.matcher(q)))
+	return v.(*watchcache.View), nil
+}
+
+// forbidden is Kubernetes' sentence for a refused request.
+func forbidden(a *authz.Attributes, reason string) error {
+	if a.Path != "" {
+		text := fmt.Sprintf("User %q cannot %s path %q", a.User.Name, a.Verb, a.Path)
+		if reason != "" {
+			text += ": " + reason
+		}
+		err := apierrors.NewForbidden(resourceOf(a), "", errors.New(text))
+		err.ErrStatus.Message = "forbidden: " + text
+		return err
+	}
+	what := a.Resource
+	if a.Subresource != "" {
+		what += "/" + a.Subresource
+	}
+	text := fmt.Sprintf("User %q cannot %s resource %q in API group %q", a.User.Name, a.Verb, what, a.Group)
+	if a.Namespace != "" {
+		text += fmt.Sprintf(" in the namespace %q", a.Namespace)
+	} else {
+		text += " at the cluster scope"
+	}
+	if reason != "" {
+		text += ": " + reason
+	}
+	return apierrors.NewForbidden(resourceOf(a), a.Name, errors.New(text))
+}

@@ -1,0 +1,210 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/watchcache"
+	"knarr.dev/store"
+)
+
+// updateAttempts bounds the retries of one unconditional update.
+const updateAttempts = 100
+
+// put answers PUT of an object or of its status.
+func (r *registry) put(ctx context.Context, o *operation) (*answer, error) {
+	body := o.Object
+	if err := r.checkPlace(o, body); err != nil {
+		return nil, err
+	}
+	if r.kind.Default != nil {
+		r.kind.Default(body)
+	}
+	return r.update(ctx, o, func(*watchcache.Entry) (resource.Object, error) {
+		return body.DeepCopyObject().(resource.Object), nil
+	})
+}
+
+// update reads an object, lets change make its new state (in the served form) from the stored one, and writes that if nobody else
+// wrote meanwhile; else it starts again, unless the new state names the revision that it is meant for.
+func (r *registry) update(ctx context.Context, o *operation, change func(old *watchcache.Entry) (resource.Object, error)) (*answer, error) {
+	cur, err := r.current(ctx, o.Namespace, o.Name)
+	for attempt := 0; attempt < updateAttempts; attempt++ {
+		if apierrors.IsNotFound(err) && r.hub.CreateOnUpdate && o.Verb == "update" && o.Subresource == "" {
+			o.Object.SetResourceVersion("")
+			return r.createStored(ctx, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+		mark := len(o.warnings)
+		var a *answer
+		var again bool
+		a, cur, again, err = r.updateOnce(ctx, o, cur, change)
+		if !again {
+			return a, err
+		}
+		o.warnings = o.warnings[:mark]
+		o.finish()
+		o.undo = nil
+	}
+	return nil, r.conflict(o.Name)
+}
+
+// updateOnce tries once; when again is set it returns the state to try with, or why there is none.
+func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache.Entry, change func(*watchcache.Entry) (resource.Object, error)) (a *answer, next *watchcache.Entry, again bool, err error) {
+	served, err := cur.As(r.kind)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	obj, err := change(served)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	unconditional, err := r.checkRevision(o, obj, cur)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	hub, err := r.prepareUpdate(ctx, o, obj, cur)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	key := cur.Key
+	gone := hub.GetDeletionTimestamp() != nil && len(hub.GetFinalizers()) == 0 &&
+		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
+	switch {
+	case gone && !o.DryRun:
+		e, rec, err := r.remove(ctx, key, hub, cur.Revision)
+		if errors.Is(err, store.ErrConflict) {
+			next, again, err = r.retry(o, rec, unconditional)
+			return nil, next, again, err
+		}
+		if err != nil {
+			return nil, nil, false, err
+		}
+		o.done = true
+		e, err = e.As(r.kind)
+		return &answer{entry: e}, nil, false, err
+	case r.unchanged(hub, cur):
+		return &answer{entry: served}, nil, false, nil
+	case o.DryRun:
+		e, err := r.dry(key, hub, cur.Revision).As(r.kind)
+		return &answer{entry: e}, nil, false, err
+	}
+	e, rec, err := r.write(ctx, key, hub, cur.Revision)
+	if errors.Is(err, store.ErrConflict) {
+		next, again, err = r.retry(o, rec, unconditional)
+		return nil, next, again, err
+	}
+	if err != nil {
+		return nil, nil, false, err
+	}
+	o.done = true
+	e, err = e.As(r.kind)
+	return &answer{entry: e}, nil, false, err
+}
+
+// retry turns the record that stood in the way into the state to try with next.
+func (r *registry) retry(o *operation, rec store.Record, unconditional bool) (*watchcache.Entry, bool, error) {
+	if !unconditional {
+		return nil, false, r.conflict(o.Name)
+	}
+	if rec.Key == "" || rec.Modified == 0 {
+		return nil, true, apierrors.NewNotFound(r.kind.GroupResource(), o.Name)
+	}
+	e, err := r.cache.Decode(&rec)
+	return e, err == nil, err
+}
+
+// checkRevision compares uid and resourceVersion of an update with the stored object.
+func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchcache.Entry) (unconditional bool, err error) {
+	if uid := obj.GetUID(); uid != "" && uid != cur.Object.GetUID() {
+		return false, apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
+			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s",
+			cur.Key, uid, cur.Object.GetUID()))
+	}
+	version := obj.GetResourceVersion()
+	if version == "" || version == "0" {
+		if r.hub.NeedsRevision && o.Verb == "update" {
+			return false, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, field.ErrorList{
+				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
+		}
+		return true, nil
+	}
+	revision, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return false, errStatus500(err.Error())
+	}
+	if int64(revision) != cur.Revision {
+		return false, r.conflict(o.Name)
+	}
+	return o.Verb == "patch" && version == cur.Object.GetResourceVersion(), nil
+}
+
+// prepareUpdate brings the new state of an object through managed fields, admission, preparation and validation, and returns its hub
+// form, ready to be stored.
+func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource.Object, cur *watchcache.Entry) (resource.Object, error) {
+	old := cur.Object
+	obj.SetUID(old.GetUID())
+	obj.SetResourceVersion(old.GetResourceVersion())
+	obj.SetSelfLink("")
+	if err := r.server.ownUpdate(r, o, obj, cur); err != nil {
+		return nil, err
+	}
+	warnings := r.warningsFor(obj)
+	hub, err := r.toHub(obj)
+	if err != nil {
+		return nil, err
+	}
+	a := r.admitted(o, "update", hub, old)
+	if err := r.server.mutate(ctx, a); err != nil {
+		return nil, err
+	}
+	hub = a.Object
+	hub.SetGeneration(old.GetGeneration())
+	hub.SetCreationTimestamp(old.GetCreationTimestamp())
+	hub.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	hub.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	if o.Subresource == "status" {
+		managed := hub.GetManagedFields()
+		r.hub.Status.Prepare(hub, old)
+		hub.SetManagedFields(managed)
+		hub.SetResourceVersion(old.GetResourceVersion())
+	} else if r.hub.PrepareUpdate != nil {
+		r.hub.PrepareUpdate(hub, old)
+	}
+	a.Object = hub
+	if h := r.hook(""); o.Subresource == "" && h != nil && h.BeforeUpdate != nil {
+		if err := h.BeforeUpdate(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	if errs := r.updateProblems(o, hub, old); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, errs)
+	}
+	if err := r.server.validate(ctx, a); err != nil {
+		return nil, err
+	}
+	o.warnings = append(o.warnings, warnings...)
+	return hub, nil
+}
+
+func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {
+	if o.Subresource == "status" {
+		errs := metaUpdateProblems(obj, old)
+		if r.hub.Status.Validate != nil {
+			errs = append(errs, r.hub.Status.Validate(obj, old)...)
+		}
+		return errs
+	}
+	return r.problems(obj, old)
+}

@@ -1,0 +1,331 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/watchcache"
+)
+
+// Times of watches: how long one lasts if the client does not say (at random up to twice that), how often bookmarks
+// are sent, and how long before its end a last one is.
+const (
+	watchTimeout     = 30 * time.Minute
+	bookmarkInterval = time.Minute
+	bookmarkBefore   = 2 * time.Second
+)
+
+// watchEvent is one event of a watch, with the encodings of its object.
+type watchEvent struct {
+	kind   watch.EventType
+	entry  *watchcache.Entry
+	status *metav1.Status // of watch.Error
+}
+
+// watchStream is one watch of one resource. It is for one goroutine.
+type watchStream struct {
+	r        *registry
+	match    func(resource.Object) bool
+	inScope  func(key string) bool
+	cursor   *watchcache.Watcher
+	pending  []watchEvent
+	bookmark bool
+	ticker   *time.Ticker
+	deadline *time.Timer
+	last     *time.Timer
+	stopped  <-chan struct{}
+	sent     int64 // revision of the last bookmark
+	ended    bool
+}
+
+// watch opens a watch for an authorized request.
+func (s *Server) watch(ctx context.Context, q *call.Request) (*watchStream, error) {
+	r := s.registries[q.Kind]
+	if r == nil || r.kind.Virtual {
+		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), "watch")
+	}
+	w, err := r.watch(ctx, q)
+	if err != nil {
+		return nil, r.status(q.Name, err)
+	}
+	return w, nil
+}
+
+func (r *registry) watch(ctx context.Context, q *call.Request) (*watchStream, error) {
+	if err := r.checkListOptions(q, true); err != nil {
+		return nil, err
+	}
+	prefix := r.key(q.Namespace, "")
+	exact := ""
+	if q.Name != "" {
+		exact = r.key(q.Namespace, q.Name)
+	}
+	w := &watchStream{
+		r: r, match: r.matcher(q), bookmark: q.AllowBookmarks, stopped: r.server.stopped,
+		inScope: func(key string) bool {
+			if exact != "" {
+				return key == exact
+			}
+			return len(key) > len(prefix) && key[:len(prefix)] == prefix
+		},
+	}
+	initial := q.ResourceVersion == "" || q.ResourceVersion == "0"
+	if q.SendInitialEvents != nil {
+		initial = *q.SendInitialEvents
+	}
+	if err := w.open(ctx, q, initial); err != nil {
+		return nil, err
+	}
+	timeout := q.Timeout
+	if timeout <= 0 {
+		timeout = watchTimeout + rand.N(watchTimeout)
+	}
+	w.deadline = time.NewTimer(timeout)
+	if w.bookmark {
+		w.ticker = time.NewTicker(bookmarkInterval)
+		if timeout > bookmarkBefore {
+			w.last = time.NewTimer(timeout - bookmarkBefore)
+		}
+	}
+	return w, nil
+}
+
+// open places the cursor, after the initial events if they are asked for.
+func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) error {
+	c := w.r.cache
+	if !initial {
+		after, err := parseRevision(q.ResourceVersion)
+		if q.ResourceVersion == "" || q.ResourceVersion == "0" {
+			after, err = c.Newest().Revision, nil
+		}
+		if err != nil {
+			return err
+		}
+		w.cursor, err = c.Watch(after)
+		if errors.Is(err, watchcache.ErrGone) {
+			return tooOld(after, c.Oldest())
+		}
+		return err
+	}
+	for {
+		s, err := w.initialState(ctx, q)
+		if err != nil {
+			return err
+		}
+		w.cursor, err = c.Watch(s.Revision)
+		if errors.Is(err, watchcache.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.Range("", "", func(e *watchcache.Entry) bool {
+			if w.inScope(e.Key) {
+				if f := w.matching(e); f != nil {
+					w.pending = append(w.pending, watchEvent{kind: watch.Added, entry: f})
+				}
+			}
+			return true
+		})
+		if q.SendInitialEvents != nil && q.AllowBookmarks {
+			w.pending = append(w.pending, w.bookmarkAt(s.Revision, true))
+		}
+		return nil
+	}
+}
+
+func (w *watchStream) initialState(ctx context.Context, q *call.Request) (*watchcache.Snapshot, error) {
+	switch {
+	case q.ResourceVersion == "" && q.SendInitialEvents != nil:
+		return w.r.cache.Fresh(ctx)
+	case q.ResourceVersion == "":
+		return w.r.cache.Recent(ctx)
+	case q.ResourceVersion == "0":
+		return w.r.cache.Newest(), nil
+	}
+	return w.r.notOlder(ctx, q.ResourceVersion)
+}
+
+func tooOld(asked, oldest int64) error {
+	return apierrors.NewResourceExpired("too old resource version: " + strconv.FormatInt(asked, 10) + " (" + strconv.FormatInt(oldest, 10) + ")")
+}
+
+// matching is the served form of e if the selectors let it through, else nil.
+func (w *watchStream) matching(e *watchcache.Entry) *watchcache.Entry {
+	if e == nil {
+		return nil
+	}
+	f, err := e.As(w.r.kind)
+	if err != nil || w.match != nil && !w.match(f.Object) {
+		return nil
+	}
+	return f
+}
+
+func (w *watchStream) bookmarkAt(revision int64, initialEnd bool) watchEvent {
+	obj := w.r.kind.New()
+	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
+	if initialEnd {
+		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	w.sent = revision
+	return watchEvent{kind: watch.Bookmark, entry: watchcache.NewEntry(w.r.kind, "", obj, revision)}
+}
+
+// convert appends what e means to this watch.
+func (w *watchStream) convert(e *watchcache.Event) {
+	if !w.inScope(e.Key) {
+		return
+	}
+	before := w.matching(e.Prev)
+	if e.Deleted {
+		if before != nil {
+			if f, err := e.Entry.As(w.r.kind); err == nil {
+				w.pending = append(w.pending, watchEvent{kind: watch.Deleted, entry: f})
+			}
+		}
+		return
+	}
+	now := w.matching(e.Entry)
+	switch {
+	case now != nil && before != nil:
+		w.pending = append(w.pending, watchEvent{kind: watch.Modified, entry: now})
+	case now != nil:
+		w.pending = append(w.pending, watchEvent{kind: watch.Added, entry: now})
+	case before != nil:
+		if f, err := e.Left().As(w.r.kind); err == nil {
+			w.pending = append(w.pending, watchEvent{kind: watch.Deleted, entry: f})
+		}
+	}
+}
+
+// poll returns the events there are without waiting, and a channel that is closed when there may be more.
+func (w *watchStream) poll() ([]watchEvent, <-chan struct{}) {
+	for {
+		if len(w.pending) > 0 {
+			out := w.pending
+			w.pending = nil
+			return out, nil
+		}
+		events, changed, err := w.cursor.Poll()
+		if err != nil {
+			w.ended = true
+			status := tooOld(w.cursor.Revision(), w.r.cache.Oldest()).(*apierrors.StatusError).Status()
+			return []watchEvent{{kind: watch.Error, status: &status}}, nil
+		}
+		for _, e := range events {
+			w.convert(e)
+		}
+		if len(events) == 0 {
+			return nil, changed
+		}
+	}
+}
+
+// next blocks for the next events; io.EOF ends the watch.
+func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
+	if w.ended {
+		return nil, io.EOF
+	}
+	var tick, last <-chan time.Time
+	if w.ticker != nil {
+		tick = w.ticker.C
+	}
+	if w.last != nil {
+		last = w.last.C
+	}
+	for {
+		events, changed := w.poll()
+		if len(events) > 0 {
+			return events, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-w.stopped:
+			return nil, io.EOF
+		case <-w.deadline.C:
+			return nil, io.EOF
+		case <-changed:
+			continue
+		case <-tick:
+		case <-last:
+		}
+		if revision := w.cursor.Revision(); revision > w.sent {
+			return []watchEvent{w.bookmarkAt(revision, false)}, nil
+		}
+	}
+}
+
+func (w *watchStream) close() {
+	w.deadline.Stop()
+	if w.ticker != nil {
+		w.ticker.Stop()
+	}
+	if w.last != nil {
+		w.last.Stop()
+	}
+}
+
+// localStream is a watchStream as a call.Stream.
+type localStream struct {
+	w       *watchStream
+	pending []watchEvent
+	closed  chan struct{}
+}
+
+// Next implements call.Stream.
+func (l *localStream) Next(ctx context.Context) (watch.Event, error) {
+	if len(l.pending) == 0 {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			select {
+			case <-l.closed:
+				cancel()
+			case <-stop:
+			}
+		}()
+		events, err := l.w.next(ctx)
+		if err != nil {
+			select {
+			case <-l.closed:
+				err = io.EOF
+			default:
+			}
+			return watch.Event{}, err
+		}
+		l.pending = events
+	}
+	e := l.pending[0]
+	l.pending = l.pending[1:]
+	if e.status != nil {
+		return watch.Event{Type: e.kind, Object: e.status}, nil
+	}
+	return watch.Event{Type: e.kind, Object: e.entry.Object}, nil
+}
+
+// Close implements call.Stream.
+func (l *localStream) Close() {
+	select {
+	case <-l.closed:
+	default:
+		close(l.closed)
+		l.w.close()
+	}
+}
