@@ -64,6 +64,15 @@ type Cache struct {
 	changed chan struct{} // closed at each change
 	epoch   uint64        // counts fresh starts, which end all watchers
 	watcher store.Watcher // nil while none is open
+	// interrupt ends the current call of watcher.Next; waiting is told when all that Next has returned is applied.
+	interrupt context.CancelFunc
+	waiting   []caughtUp
+}
+
+// caughtUp asks to be told when every event up to a revision that watcher.Progress returned is applied.
+type caughtUp struct {
+	revision int64
+	done     chan struct{}
 }
 
 // Snapshot is the state at one revision.
@@ -129,11 +138,54 @@ func (c *Cache) follow(ctx context.Context) error {
 	defer w.Close()
 	c.reset(tree, page.Revision, w)
 	for {
-		events, err := w.Next(ctx)
+		events, err := c.next(ctx, w)
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", c.prefix, err)
 		}
 		c.apply(events)
+	}
+}
+
+// next returns the next events, or none if it was interrupted. Whoever waits for what was returned before is told.
+func (c *Cache) next(ctx context.Context, w store.Watcher) ([]store.Event, error) {
+	calling, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.mu.Lock()
+	waiting := c.waiting
+	c.interrupt, c.waiting = cancel, nil
+	var reached int64
+	for _, one := range waiting {
+		reached = max(reached, one.revision)
+	}
+	if s := c.newest.Load(); reached > s.Revision {
+		c.publish(reached)
+	}
+	c.mu.Unlock()
+	for _, one := range waiting {
+		close(one.done)
+	}
+	events, err := w.Next(calling)
+	if err != nil && calling.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return events, err
+}
+
+// catchUp waits until every event that the store's watch has returned up to now is applied.
+func (c *Cache) catchUp(ctx context.Context, revision int64) error {
+	one := caughtUp{revision: revision, done: make(chan struct{})}
+	c.mu.Lock()
+	c.waiting = append(c.waiting, one)
+	interrupt := c.interrupt
+	c.mu.Unlock()
+	if interrupt != nil {
+		interrupt()
+	}
+	select {
+	case <-one.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -217,7 +269,7 @@ func (c *Cache) apply(events []store.Event) {
 		c.history, c.times = append(c.history, ev), append(c.times, now)
 	}
 	c.trim(now)
-	c.publish(events[len(events)-1].Modified)
+	c.publish(max(events[len(events)-1].Modified, c.newest.Load().Revision))
 }
 
 // trim forgets history beyond its bounds; c.mu is held.
@@ -267,11 +319,13 @@ func (c *Cache) Fresh(ctx context.Context) (*Snapshot, error) {
 		}
 		return s, nil // the watch is being renewed; the writes of this process are in s
 	}
-	s, err = c.Recent(ctx)
-	if err == nil && progress > s.Revision {
-		s = &Snapshot{tree: s.tree, Revision: progress}
+	if s = c.newest.Load(); s.Revision >= progress {
+		return s, nil
 	}
-	return s, err
+	if err := c.catchUp(ctx, progress); err != nil {
+		return nil, err
+	}
+	return c.newest.Load(), nil
 }
 
 // WaitFor returns a snapshot of revision or newer as soon as there is one.

@@ -47,9 +47,12 @@ func (w *Watcher) Poll() ([]*Event, <-chan struct{}, error) {
 	if w.epoch != c.epoch || w.next < c.first {
 		return nil, nil, fmt.Errorf("watch %s at revision %d: %w", c.prefix, w.revision, ErrGone)
 	}
-	events := c.history[w.next-c.first:]
-	events = append([]*Event(nil), events[:min(len(events), batch)]...)
-	w.next += uint64(len(events))
+	var events []*Event
+	for ; w.next < c.first+uint64(len(c.history)) && len(events) < batch; w.next++ {
+		if e := c.history[w.next-c.first]; e.Revision > w.revision {
+			events = append(events, e)
+		}
+	}
 	if n := len(events); n > 0 {
 		w.revision = events[n-1].Revision
 	}
