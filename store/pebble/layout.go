@@ -1,0 +1,135 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package pebble
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The tables of the database, by the first byte of a key. docs/formats/store.md specifies them.
+const (
+	tableMeta     = 'm' // m NAME                  -> int64
+	tableVersions = 'v' // v KEY 0 ^REVISION        -> version: every version of every key, the newest first
+	tableLog      = 'l' // l REVISION               -> KEY: which key a revision changed
+	tableExpiry   = 'x' // x UNIX-SECONDS REVISION  -> KEY: when a version ends by itself
+)
+
+var (
+	metaCompacted = []byte("mcompacted")
+	metaFormat    = []byte("mformat")
+)
+
+// format is the version of the layout.
+const format = 1
+
+// version is what a key was after one write.
+type version struct {
+	revision int64
+	created  int64
+	previous int64 // the version before, 0 if the key was absent
+	deleted  bool
+	expires  int64 // Unix seconds; 0 never
+	value    []byte
+}
+
+const (
+	flagDeleted = 1 << iota
+	flagExpires
+)
+
+func versionKey(key string, revision int64) []byte {
+	b := make([]byte, 0, len(key)+10)
+	b = append(b, tableVersions)
+	b = append(b, key...)
+	b = append(b, 0)
+	return binary.BigEndian.AppendUint64(b, ^uint64(revision))
+}
+
+func splitVersionKey(b []byte) (key string, revision int64, err error) {
+	if len(b) < 10 || b[len(b)-9] != 0 {
+		return "", 0, fmt.Errorf("malformed version key %q", b)
+	}
+	return string(b[1 : len(b)-9]), int64(^binary.BigEndian.Uint64(b[len(b)-8:])), nil
+}
+
+func logKey(revision int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tableLog}, uint64(revision))
+}
+
+func expiryKey(at, revision int64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{tableExpiry}, uint64(at)), uint64(revision))
+}
+
+// appendVersion encodes a version: flags, created, previous, expiry if any, value.
+func appendVersion(b []byte, v *version) []byte {
+	flags := byte(0)
+	if v.deleted {
+		flags |= flagDeleted
+	}
+	if v.expires != 0 {
+		flags |= flagExpires
+	}
+	b = append(b, flags)
+	b = binary.AppendUvarint(b, uint64(v.created))
+	b = binary.AppendUvarint(b, uint64(v.previous))
+	if v.expires != 0 {
+		b = binary.AppendUvarint(b, uint64(v.expires))
+	}
+	return append(b, v.value...)
+}
+
+var errMalformed = errors.New("malformed version")
+
+// decodeVersion decodes b; the value is a copy unless shared is allowed.
+func decodeVersion(b []byte, revision int64) (version, error) {
+	if len(b) == 0 {
+		return version{}, errMalformed
+	}
+	flags := b[0]
+	b = b[1:]
+	number := func() int64 {
+		n, used := binary.Uvarint(b)
+		if used <= 0 {
+			b = nil
+			return -1
+		}
+		b = b[used:]
+		return int64(n)
+	}
+	v := version{revision: revision, deleted: flags&flagDeleted != 0}
+	v.created, v.previous = number(), number()
+	if flags&flagExpires != 0 {
+		v.expires = number()
+	}
+	if v.created < 0 || v.previous < 0 || v.expires < 0 {
+		return version{}, errMalformed
+	}
+	if !v.deleted {
+		v.value = append([]byte{}, b...)
+	}
+	return v, nil
+}
+
+// expiry is when a TTL that starts now ends, in Unix seconds, rounded up.
+func expiry(now time.Time, ttl time.Duration) int64 {
+	if ttl <= 0 {
+		return 0
+	}
+	return now.Add(ttl + time.Second - 1).Unix()
+}
+
+// prefixEnd is the first key after all that start with p.
+func prefixEnd(p []byte) []byte {
+	end := append([]byte{}, p...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] != 0xff {
+			end[i]++
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pebble is the embedded store: store.Store on the Pebble storage engine.
+//
+// One sequencer goroutine gives revisions: it takes all writes that wait, checks their conditions, commits them as one
+// synced batch (group commit), publishes their events to watches in order and only then acknowledges them. What was
+// acknowledged survives a crash; a batch is there whole or not at all. Reads never wait for writes.
+//
+// docs/formats/store.md specifies what is on disk. Start with Open.
+package pebble
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"knarr.dev/store"
+)
+
+// Limits of the store.
+const (
+	maxBatchOps   = 512
+	maxBatchBytes = 8 << 20
+	maxWaiting    = 4096 // writes in the queue
+)
+
+// Options say how a store behaves; the zero value is usable.
+type Options struct {
+	// FS is the file system; the disk if nil.
+	FS vfs.FS
+	// HistoryWindow is how long versions that were replaced stay readable; 5 minutes if 0.
+	HistoryWindow time.Duration
+	// Log is told what a person would act on; nil is silence.
+	Log *slog.Logger
+	// Now is the clock of TTLs and history; time.Now if nil.
+	Now func() time.Time
+}
+
+// Store is an open store.
+type Store struct {
+	db      *pebble.DB
+	options Options
+
+	writes chan *write
+	stop   chan struct{} // closed by Close
+	done   chan struct{} // closed when the sequencer ended
+	once   sync.Once
+
+	// revision is the newest published one; compacted the newest that is forgotten.
+	revision, compacted atomic.Int64
+
+	watches watches
+	// marks remember when revisions were given, for the history window; only the sequencer uses them.
+	marks []mark
+}
+
+type mark struct {
+	at       time.Time
+	revision int64
+}
+
+type write struct {
+	op     store.Op
+	answer chan answer
+}
+
+type answer struct {
+	record store.Record
+	err    error
+}
+
+// Open opens the store in dir, or makes it. Only one process may have it open.
+func Open(dir string, o Options) (*Store, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.HistoryWindow == 0 {
+		o.HistoryWindow = 5 * time.Minute
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	cache := pebble.NewCache(8 << 20)
+	defer cache.Unref()
+	db, err := pebble.Open(dir, &pebble.Options{
+		FS: o.FS, Cache: cache, MemTableSize: 8 << 20, MemTableStopWritesThreshold: 4, MaxOpenFiles: 256,
+		L0CompactionThreshold: 4, Logger: quiet{o.Log}, FormatMajorVersion: pebble.FormatNewest,
+	})
+	if err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("open store %s: in use by another process: %w", dir, err)
+		}
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	s := &Store{
+		db: db, options: o, writes: make(chan *write, maxWaiting),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
+	}
+	s.watches.start(s.revision.Load())
+	go s.sequence()
+	return s, nil
+}
+
+// recover finds the newest revision and checks the format.
+func (s *Store) recover() error {
+	found, err := s.number(metaFormat)
+	switch {
+	case err != nil:
+		return err
+	case found == 0:
+		if err := s.db.Set(metaFormat, binary.BigEndian.AppendUint64(nil, format), pebble.Sync); err != nil {
+			return err
+		}
+	case found != format:
+		return fmt.Errorf("format %d is not known to this version, which knows %d", found, format)
+	}
+	compacted, err := s.number(metaCompacted)
+	if err != nil {
+		return err
+	}
+	s.compacted.Store(compacted)
+	s.revision.Store(max(1, compacted))
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableLog}, UpperBound: []byte{tableLog + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if it.Last() {
+		s.revision.Store(max(s.revision.Load(), int64(binary.BigEndian.Uint64(it.Key()[1:]))))
+	}
+	return it.Error()
+}
+
+func (s *Store) number(key []byte) (int64, error) {
+	b, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	if len(b) != 8 {
+		return 0, fmt.Errorf("malformed %s", key)
+	}
+	return int64(binary.BigEndian.Uint64(b)), nil
+}
+
+// Close stops the store. Writes without an answer fail with store.ErrClosed.
+func (s *Store) Close() error {
+	var err error
+	s.once.Do(func() {
+		close(s.stop)
+		<-s.done
+		s.watches.close()
+		err = s.db.Close()
+	})
+	return err
+}
+
+// Revision is the newest revision.
+func (s *Store) Revision() int64 { return s.revision.Load() }
+
+// Write implements store.Store.
+func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
+	if op.Key == "" {
+		return store.Record{}, errors.New("write: empty key")
+	}
+	if len(op.Value) > store.MaxValueBytes {
+		return store.Record{}, fmt.Errorf("write %s: %d bytes: %w", op.Key, len(op.Value), store.ErrTooLarge)
+	}
+	w := &write{op: op, answer: make(chan answer, 1)}
+	select {
+	case <-s.stop:
+		return store.Record{}, fmt.Errorf("write %s: %w", op.Key, store.ErrClosed)
+	default:
+	}
+	select {
+	case s.writes <- w:
+	case <-s.stop:
+		return store.Record{}, fmt.Errorf("write %s: %w", op.Key, store.ErrClosed)
+	case <-ctx.Done():
+		return store.Record{}, ctx.Err()
+	}
+	select {
+	case a := <-w.answer:
+		return a.record, a.err
+	case <-s.done:
+		select { // it may have been answered just before
+		case a := <-w.answer:
+			return a.record, a.err
+		default:
+			return store.Record{}, fmt.Errorf("write %s: %w", op.Key, store.ErrClosed)
+		}
+	}
+}
+
+// quiet passes what Pebble says on as debug lines; its fatal errors stop the process, as they must.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Infof(format string, args ...any) {}
+
+func (q quiet) Errorf(format string, args ...any) {
+	q.log.Error("storage engine", "message", fmt.Sprintf(format, args...))
+}
+
+func (q quiet) Fatalf(format string, args ...any) {
+	panic("storage engine: " + fmt.Sprintf(format, args...))
+}

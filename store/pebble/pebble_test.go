@@ -1,0 +1,274 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"knarr.dev/store"
+	"knarr.dev/store/storetest"
+)
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, c *storetest.Clock) store.Store {
+		s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
+func TestSecondOpenIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if again, err := Open(dir, Options{}); err == nil {
+		again.Close()
+		t.Fatal("opened twice")
+	} else if !strings.Contains(err.Error(), dir) {
+		t.Errorf("the error does not name the directory: %v", err)
+	}
+}
+
+func TestReopenKeepsEverything(t *testing.T) {
+	fs := vfs.NewMem()
+	c := storetest.NewClock()
+	m := storetest.NewModel(1)
+	for round := range 5 {
+		s, err := Open("db", Options{FS: fs, Now: c.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Check(t, s, 0)
+		for i := range 50 {
+			op := store.Op{Key: fmt.Sprintf("/%d", i%7), Value: fmt.Append(nil, round, i), Expect: store.Any}
+			r, err := s.Write(t.Context(), op)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Apply(op.Key, op.Value, r.Modified)
+		}
+		if round == 2 {
+			if err := s.Compact(t.Context(), m.Newest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPowerLoss takes copies of the file system as it would be found after a loss of power at random moments, with any
+// part of what was not synced, and looks whether every acknowledged write is in each and nothing is half there.
+func TestPowerLoss(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 30 {
+		fs := vfs.NewCrashableMem()
+		s, err := Open("db", Options{FS: fs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		history := record(t, s, fs, random)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for i, crash := range history.crashes {
+			after, err := Open("db", Options{FS: crash.fs})
+			if err != nil {
+				t.Fatalf("crash %d: %v", i, err)
+			}
+			history.check(t, after, crash)
+			if err := after.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// crash is a file system after a loss of power, and what was acknowledged before.
+type crash struct {
+	fs           *vfs.MemFS
+	acknowledged int64 // every revision up to here was acknowledged
+}
+
+type history struct {
+	mu      sync.Mutex
+	written map[int64]written // revision -> what it wrote
+	crashes []crash
+}
+
+type written struct{ key, value string }
+
+func record(t *testing.T, s *Store, fs *vfs.MemFS, random *rand.Rand) *history {
+	h := &history{written: map[int64]written{}}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		r := rand.New(rand.NewPCG(random.Uint64(), 0))
+		wg.Go(func() {
+			for i := range 60 {
+				key := fmt.Sprintf("/%d/%d", w, r.IntN(6))
+				op := store.Op{Key: key, Expect: store.Any}
+				if r.IntN(5) > 0 {
+					op.Value = []byte(strings.Repeat(fmt.Sprint(i, ","), 1+r.IntN(300)))
+				}
+				got, err := s.Write(t.Context(), op)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				h.mu.Lock()
+				if got.Value != nil || op.Value == nil {
+					if _, known := h.written[got.Modified]; !known {
+						h.written[got.Modified] = written{key, string(op.Value)}
+					}
+				}
+				h.mu.Unlock()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for {
+		select {
+		case <-done:
+			return h
+		default:
+		}
+		acknowledged := s.Revision() // first: what follows may be acknowledged after the copy
+		c := crash{fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random}), acknowledged}
+		h.crashes = append(h.crashes, c)
+		if len(h.crashes) == 6 {
+			<-done
+			return h
+		}
+		if random.IntN(2) == 0 {
+			_ = s.Compact(context.Background(), acknowledged-int64(random.IntN(10)))
+		}
+	}
+}
+
+// check compares the store with a replay of the history up to the store's revision.
+func (h *history) check(t *testing.T, s *Store, c crash) {
+	t.Helper()
+	revision := s.Revision()
+	if revision < c.acknowledged {
+		t.Fatalf("revision %d after the crash, %d was acknowledged", revision, c.acknowledged)
+	}
+	want := map[string]string{}
+	for r := int64(2); r <= revision; r++ {
+		w, known := h.written[r]
+		switch {
+		case !known:
+			t.Fatalf("revision %d is stored, and no writer had it", r)
+		case w.value == "":
+			delete(want, w.key)
+		default:
+			want[w.key] = w.value
+		}
+	}
+	page, err := s.Read(t.Context(), store.Query{Key: "/", Prefix: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, r := range page.Records {
+		got[r.Key] = string(r.Value)
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("after a crash at revision %d: %d keys, want %d", revision, len(got), len(want))
+	}
+}
+
+func TestHistoryWindow(t *testing.T) {
+	c := storetest.NewClock()
+	s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now, HistoryWindow: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	write := func() int64 {
+		r, err := s.Write(t.Context(), store.Op{Key: "/a", Value: []byte("x"), Expect: store.Any})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Modified
+	}
+	old := write()
+	c.Advance(30 * time.Second)
+	write()
+	c.Advance(40 * time.Second)
+	recent := write()
+	s.forgetOldNow(t)
+	if _, err := s.Read(t.Context(), store.Query{Key: "/a", Revision: recent}); err != nil {
+		t.Errorf("recent: %v", err)
+	}
+	if s.compacted.Load() < old {
+		t.Errorf("compacted to %d, want at least %d", s.compacted.Load(), old)
+	}
+}
+
+// forgetOldNow waits for the sequencer's next round of housekeeping.
+func (s *Store) forgetOldNow(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for s.compacted.Load() == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("history was not forgotten")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestDecodeRefusesGarbage(t *testing.T) {
+	for _, b := range [][]byte{nil, {0}, {0, 0x80}, {2, 1, 1}, {2, 1, 1, 0xff}} {
+		if v, err := decodeVersion(b, 1); err == nil && len(b) < 3 {
+			t.Errorf("%v decoded to %+v", b, v)
+		}
+	}
+	if _, _, err := splitVersionKey([]byte("v/short")); err == nil {
+		t.Error("a short key must be refused")
+	}
+}
+
+func BenchmarkCreate64(b *testing.B) {
+	s, err := Open(b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	value := make([]byte, 1024)
+	b.SetParallelism(32)
+	var n sync.Mutex
+	i := 0
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			n.Lock()
+			i++
+			key := fmt.Sprintf("/registry/configmaps/default/%d", i)
+			n.Unlock()
+			if _, err := s.Write(b.Context(), store.Op{Key: key, Value: value, Expect: store.Absent}); err != nil && !errors.Is(err, store.ErrConflict) {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
