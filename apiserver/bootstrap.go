@@ -6,10 +6,18 @@ package apiserver
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+	"knarr.dev/api/discovery"
 	"knarr.dev/api/resource"
+	"knarr.dev/api/scheduling"
 	"knarr.dev/apiserver/hooks"
 )
 
@@ -46,6 +54,90 @@ func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
 	return err
 }
 
-func (s *Server) firstObjects() []Bootstrap { return nil }
+// firstObjects are the namespaces, the priority classes of the system, and the service default/kubernetes with its
+// endpoints.
+func (s *Server) firstObjects() []Bootstrap {
+	var out []Bootstrap
+	add := func(kind *resource.Kind, obj resource.Object, reconcile func(resource.Object) bool) {
+		if s.registries[kind] != nil {
+			out = append(out, Bootstrap{Kind: kind, Object: obj, Reconcile: reconcile})
+		}
+	}
+	for _, name := range []string{"kube-system", "kube-public", "kube-node-lease", "default"} {
+		add(core.Namespaces.Kind, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil)
+	}
+	preempt := corev1.PreemptLowerPriority
+	for name, class := range map[string]schedulingv1.PriorityClass{
+		"system-cluster-critical": {Value: 2000000000, Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."},
+		"system-node-critical":    {Value: 2000001000, Description: "Used for system critical pods that must not be moved from their current node."},
+	} {
+		class.Name, class.PreemptionPolicy = name, &preempt
+		add(scheduling.PriorityClasses.Kind, &class, nil)
+	}
+	first := s.cfg.ServiceCIDR.Masked().Addr().Next().String()
+	port := int32(s.cfg.AdvertisePort)
+	if port == 0 {
+		port = 6443
+	}
+	add(core.Services.Kind, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "kubernetes", Namespace: "default", Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
+		},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: first, ClusterIPs: []string{first}, SessionAffinity: corev1.ServiceAffinityNone,
+			Ports: []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port)}},
+		},
+	}, nil)
+	if s.cfg.AdvertiseIP.IsValid() {
+		s.firstEndpoints(add, port)
+	}
+	return out
+}
 
-func (s *Server) builtinHooks() []hooks.Hook { return nil }
+// firstEndpoints are where the service default/kubernetes leads; the address may change from one start to the next.
+func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(resource.Object) bool), port int32) {
+	ip, name, protocol, ready := s.cfg.AdvertiseIP.String(), "https", corev1.ProtocolTCP, true
+	subsets := []corev1.EndpointSubset{{
+		Addresses: []corev1.EndpointAddress{{IP: ip}},
+		Ports:     []corev1.EndpointPort{{Name: name, Port: port, Protocol: protocol}},
+	}}
+	add(core.Endpoints.Kind, &corev1.Endpoints{ //nolint:staticcheck // Kubernetes writes it too
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "kubernetes", Namespace: "default", Labels: map[string]string{"endpointslice.kubernetes.io/skip-mirror": "true"},
+		},
+		Subsets: subsets,
+	}, func(o resource.Object) bool {
+		core.Endpoints.Cast(o).Subsets = subsets
+		return true
+	})
+	endpoints := []discoveryv1.Endpoint{{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}}
+	ports := []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &protocol}}
+	family := discoveryv1.AddressTypeIPv4
+	if s.cfg.AdvertiseIP.Is6() {
+		family = discoveryv1.AddressTypeIPv6
+	}
+	add(discovery.EndpointSlices.Kind, &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: "kubernetes", Namespace: "default", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+		AddressType: family, Endpoints: endpoints, Ports: ports,
+	}, func(o resource.Object) bool {
+		slice := discovery.EndpointSlices.Cast(o)
+		slice.Endpoints, slice.Ports = endpoints, ports
+		return true
+	})
+}
+
+// builtinHooks are the hooks that need nothing but the server's objects.
+func (s *Server) builtinHooks() []hooks.Hook {
+	store := s.objects()
+	all := []hooks.Hook{
+		hooks.Service(store, s.cfg.ServiceCIDR, s.cfg.NodePorts),
+		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Finalize(),
+	}
+	served := all[:0]
+	for _, h := range all {
+		if s.registries[h.Kind] != nil {
+			served = append(served, h)
+		}
+	}
+	return served
+}

@@ -167,15 +167,18 @@ func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOption
 			return false
 		}
 		obj.SetFinalizers(finalizers)
-		return len(finalizers) > 0
+		return len(finalizers) > 0 || held(obj)
 	}
-	if grace == 0 && len(finalizers) == 0 {
+	if grace == 0 && len(finalizers) == 0 && !held(obj) {
 		return false
 	}
 	at := metav1.NewTime(time.Now().Truncate(time.Second).Add(time.Duration(grace) * time.Second))
 	obj.SetDeletionTimestamp(&at)
-	obj.SetDeletionGracePeriodSeconds(&grace)
+	if r.kind.Resource != "namespaces" {
+		obj.SetDeletionGracePeriodSeconds(&grace)
+	}
 	obj.SetFinalizers(finalizers)
+	terminate(obj)
 	if g := obj.GetGeneration(); g > 0 {
 		obj.SetGeneration(g + 1)
 	}
@@ -257,4 +260,3 @@ func (r *registry) deleteCollection(ctx context.Context, o *operation) (*answer,
 	listed.list.entries = gone
 	return listed, nil
 }
-

@@ -13,10 +13,10 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	internalvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 
 	"knarr.dev/api/call"
@@ -241,7 +241,7 @@ func (r *registry) matcher(q *call.Request) func(resource.Object) bool {
 
 type objectLabels struct{ resource.Object }
 
-func (o objectLabels) Has(label string) bool { _, ok := o.GetLabels()[label]; return ok }
+func (o objectLabels) Has(label string) bool   { _, ok := o.GetLabels()[label]; return ok }
 func (o objectLabels) Get(label string) string { return o.GetLabels()[label] }
 func (o objectLabels) Lookup(label string) (string, bool) {
 	v, ok := o.GetLabels()[label]

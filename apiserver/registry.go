@@ -56,6 +56,7 @@ type operation struct {
 	user     *call.Identity
 	warnings []string
 	undo     []func()
+	finally  []func()
 	done     bool
 }
 
@@ -63,6 +64,10 @@ func (o *operation) warn(text string) { o.warnings = append(o.warnings, text) }
 
 // finish takes back reservations if the write did not happen.
 func (o *operation) finish() {
+	for _, f := range o.finally {
+		f()
+	}
+	o.finally = nil
 	if o.done {
 		return
 	}
@@ -282,7 +287,8 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 	return &admission.Request{
 		Verb: verb, Kind: r.hub, Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
 		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: func(string, string) {},
-		Undo: func(f func()) { o.undo = append(o.undo, f) },
+		Undo:    func(f func()) { o.undo = append(o.undo, f) },
+		Finally: func(f func()) { o.finally = append(o.finally, f) },
 	}
 }
 

@@ -48,7 +48,9 @@ func undecodable(want schema.GroupVersionKind, err error) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
 }
 
-func statusKind() schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: "Status"} }
+func statusKind() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Version: "v1", Kind: "Status"}
+}
 
 // statusOf is the Status that an error means.
 func statusOf(err error) *metav1.Status {
@@ -210,7 +212,6 @@ func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int,
 	writeJSON(w, r, form, code, codec.WithKind(make([]byte, 0, len(b)+64), e.Kind.GroupVersionKind, b))
 	return nil
 }
-
 
 func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, l *listAnswer) error {
 	gvk := reg.kind.GroupVersionKind

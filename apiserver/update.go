@@ -79,7 +79,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		return nil, nil, false, err
 	}
 	key := cur.Key
-	gone := hub.GetDeletionTimestamp() != nil && len(hub.GetFinalizers()) == 0 &&
+	gone := hub.GetDeletionTimestamp() != nil && len(hub.GetFinalizers()) == 0 && !held(hub) &&
 		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
 	switch {
 	case gone && !o.DryRun:
@@ -179,7 +179,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		r.hub.Status.Prepare(hub, old)
 		hub.SetManagedFields(managed)
 		hub.SetResourceVersion(old.GetResourceVersion())
-	} else if r.hub.PrepareUpdate != nil {
+	} else if o.Subresource == "" && r.hub.PrepareUpdate != nil {
 		r.hub.PrepareUpdate(hub, old)
 	}
 	a.Object = hub

@@ -32,6 +32,8 @@ type Request struct {
 	Annotate func(key, value string)
 	// Undo registers what takes back a step's reservation if the write does not happen after all.
 	Undo func(func())
+	// Finally registers what runs when the request is over, whether the write happened or not. If it did, readers show it by then.
+	Finally func(func())
 }
 
 // Step is one admission plug-in. Mutate may change Object; all Mutates run before the object is validated and before all

@@ -300,7 +300,9 @@ func (c *Cache) Wrote(revision int64) {
 func (c *Cache) Newest() *Snapshot { return c.newest.Load() }
 
 // Recent is the newest snapshot that shows every write of this process that was acknowledged.
-func (c *Cache) Recent(ctx context.Context) (*Snapshot, error) { return c.WaitFor(ctx, c.written.Load()) }
+func (c *Cache) Recent(ctx context.Context) (*Snapshot, error) {
+	return c.WaitFor(ctx, c.written.Load())
+}
 
 // Fresh is a snapshot that shows every write that was acknowledged before the call, by any server. Its revision is
 // that of the store.

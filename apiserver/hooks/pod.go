@@ -1,0 +1,139 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hooks
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
+)
+
+// Binding returns the hook of pods/binding, which puts a pod on a node.
+func Binding(store Store) Hook {
+	return Hook{Kind: core.Pods.Kind, Subresource: "binding", Create: func(ctx context.Context, _ *call.Identity, r *call.Request) (resource.Object, error) {
+		binding, ok := r.Object.(*corev1.Binding)
+		if !ok {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Binding object: %T", r.Object))
+		}
+		name := r.Name
+		if name == "" {
+			name = binding.Name
+		}
+		if binding.Name != "" && binding.Name != name {
+			return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
+		}
+		if errs := bindingProblems(binding); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(core.Pods.GroupVersionKind.GroupKind(), "", errs)
+		}
+		_, err := store.Update(ctx, core.Pods.Kind, r.Namespace, name, r.DryRun, func(o resource.Object) error {
+			return bind(core.Pods.Cast(o), binding)
+		})
+		return nil, err
+	}}
+}
+
+func bindingProblems(b *corev1.Binding) field.ErrorList {
+	var errs field.ErrorList
+	target := field.NewPath("target")
+	if b.Target.Kind != "" && b.Target.Kind != "Node" {
+		errs = append(errs, field.NotSupported(target.Child("kind"), b.Target.Kind, []string{"Node", "<empty>"}))
+	}
+	if b.Target.Name == "" {
+		errs = append(errs, field.Required(target.Child("name"), ""))
+	}
+	return errs
+}
+
+func bind(pod *corev1.Pod, b *corev1.Binding) error {
+	refuse := func(format string, args ...any) error {
+		return apierrors.NewConflict(core.Pods.GroupResource(), pod.Name, fmt.Errorf(format, args...))
+	}
+	switch {
+	case b.UID != "" && b.UID != pod.UID:
+		return refuse("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
+	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
+		return refuse("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
+	case pod.DeletionTimestamp != nil:
+		return refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
+	case pod.Spec.NodeName != "":
+		return refuse("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName)
+	case len(pod.Spec.SchedulingGates) != 0:
+		return refuse("pod %v has non-empty .spec.schedulingGates", pod.Name)
+	}
+	pod.Spec.NodeName = b.Target.Name
+	for k, v := range b.Annotations {
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[k] = v
+	}
+	setCondition(pod, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, ObservedGeneration: 0})
+	return nil
+}
+
+func setCondition(pod *corev1.Pod, c corev1.PodCondition) {
+	c.LastTransitionTime = metav1.Now().Rfc3339Copy()
+	for i := range pod.Status.Conditions {
+		have := &pod.Status.Conditions[i]
+		if have.Type != c.Type {
+			continue
+		}
+		if have.Status == c.Status {
+			c.LastTransitionTime = have.LastTransitionTime
+		}
+		*have = c
+		return
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, c)
+}
+
+// Eviction returns the hook of pods/eviction: a deletion that budgets may refuse.
+func Eviction(store Store) Hook {
+	return Hook{Kind: core.Pods.Kind, Subresource: "eviction", Create: func(ctx context.Context, _ *call.Identity, r *call.Request) (resource.Object, error) {
+		eviction, ok := r.Object.(*policyv1.Eviction)
+		if !ok {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Eviction object: %T", r.Object))
+		}
+		if eviction.Name != r.Name {
+			return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+		}
+		options := eviction.DeleteOptions
+		if options == nil {
+			options = &metav1.DeleteOptions{}
+		}
+		_, err := store.Do(ctx, &call.Request{
+			Verb: "delete", Kind: core.Pods.Kind, Namespace: r.Namespace, Name: r.Name,
+			DryRun: r.DryRun || len(options.DryRun) > 0, Delete: options,
+		})
+		return nil, err
+	}}
+}
+
+// EphemeralContainers returns the hook of pods/ephemeralcontainers, which adds containers for debugging.
+func EphemeralContainers() Hook {
+	return Hook{Kind: core.Pods.Kind, Subresource: "ephemeralcontainers", Update: func(_ context.Context, obj, stored resource.Object) error {
+		body, pod := core.Pods.Cast(obj), core.Pods.Cast(stored)
+		pod.Spec.EphemeralContainers = body.Spec.EphemeralContainers
+		return nil
+	}}
+}
+
+// Finalize returns the hook of namespaces/finalize, which the namespace loop calls when a namespace is empty.
+func Finalize() Hook {
+	return Hook{Kind: core.Namespaces.Kind, Subresource: "finalize", Update: func(_ context.Context, obj, stored resource.Object) error {
+		body, namespace := core.Namespaces.Cast(obj), core.Namespaces.Cast(stored)
+		namespace.Spec.Finalizers = body.Spec.Finalizers
+		namespace.Status = body.Status
+		return nil
+	}}
+}

@@ -1,0 +1,387 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hooks
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/admission"
+)
+
+// Services gives Services their addresses and node ports. What is taken is read from the Services themselves, so that
+// nothing can leak or diverge; reservations of requests under way are kept beside them until those are over.
+type services struct {
+	store Store
+	cidr  netip.Prefix
+	ports [2]int
+
+	mu       sync.Mutex
+	reserved map[any]bool // netip.Addr or nodePort
+}
+
+type nodePort struct {
+	protocol corev1.Protocol
+	port     int32
+}
+
+// Service returns the hook of Services. Addresses come from cidr, whose first is for default/kubernetes; node ports
+// from ports, both ends included.
+func Service(store Store, cidr netip.Prefix, ports [2]int) Hook {
+	s := &services{store: store, cidr: cidr.Masked(), ports: ports, reserved: map[any]bool{}}
+	return Hook{Kind: core.Services.Kind, BeforeCreate: s.create, BeforeUpdate: s.update}
+}
+
+// taken is what Services and requests under way hold.
+type taken map[any]bool
+
+// allocation is one request's work on one Service.
+type allocation struct {
+	s       *services
+	request *admission.Request
+	taken   taken
+	own     taken // what the Service holds already
+	service *corev1.Service
+}
+
+func (s *services) create(ctx context.Context, r *admission.Request) error {
+	service := core.Services.Cast(r.Object)
+	return s.allocate(ctx, r, service, nil)
+}
+
+func (s *services) update(ctx context.Context, r *admission.Request) error {
+	service, old := core.Services.Cast(r.Object), core.Services.Cast(r.Old)
+	keep(service, old)
+	return s.allocate(ctx, r, service, old)
+}
+
+func (s *services) allocate(ctx context.Context, r *admission.Request, service, old *corev1.Service) error {
+	setFamilies(service)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, service: service}
+	err := s.store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
+		a.taken.add(core.Services.Cast(o))
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		a.own.add(old)
+	}
+	if err := a.address(); err != nil {
+		return err
+	}
+	return a.nodePorts()
+}
+
+func (t taken) add(s *corev1.Service) {
+	for _, ip := range s.Spec.ClusterIPs {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			t[addr] = true
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if p.NodePort != 0 {
+			t[nodePort{p.Protocol, p.NodePort}] = true
+		}
+	}
+	if s.Spec.HealthCheckNodePort != 0 {
+		t[nodePort{corev1.ProtocolTCP, s.Spec.HealthCheckNodePort}] = true
+	}
+}
+
+// reserve keeps what was chosen from others until the request is over; s.mu is held.
+func (a *allocation) reserve(what any) {
+	if a.own[what] || a.request.DryRun {
+		return
+	}
+	a.s.reserved[what] = true
+	a.request.Finally(func() {
+		a.s.mu.Lock()
+		defer a.s.mu.Unlock()
+		delete(a.s.reserved, what)
+	})
+}
+
+func (a *allocation) free(what any) bool { return a.own[what] || !a.taken[what] && !a.s.reserved[what] }
+
+func hasAddress(s *corev1.Service) bool { return s.Spec.Type != corev1.ServiceTypeExternalName }
+
+func hasNodePorts(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeNodePort ||
+		s.Spec.Type == corev1.ServiceTypeLoadBalancer && (s.Spec.AllocateLoadBalancerNodePorts == nil || *s.Spec.AllocateLoadBalancerNodePorts)
+}
+
+func hasHealthPort(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+}
+
+// setFamilies fills in ipFamilies and ipFamilyPolicy for a cluster whose service network is IPv4 alone.
+func setFamilies(s *corev1.Service) {
+	if !hasAddress(s) {
+		s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = nil, nil
+		return
+	}
+	if len(s.Spec.ClusterIPs) == 0 && s.Spec.ClusterIP != "" {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	}
+	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
+	if headless && len(s.Spec.Selector) == 0 && s.Spec.IPFamilyPolicy == nil {
+		policy := corev1.IPFamilyPolicyRequireDualStack
+		s.Spec.IPFamilyPolicy = &policy
+		if len(s.Spec.IPFamilies) == 1 && s.Spec.IPFamilies[0] == corev1.IPv6Protocol {
+			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
+		} else if len(s.Spec.IPFamilies) < 2 {
+			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+		}
+		return
+	}
+	if s.Spec.IPFamilyPolicy == nil {
+		policy := corev1.IPFamilyPolicySingleStack
+		s.Spec.IPFamilyPolicy = &policy
+	}
+	if len(s.Spec.IPFamilies) == 0 {
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
+	}
+}
+
+// invalid is what a request gets that asks for what cannot be had.
+func (a *allocation) invalid(path *field.Path, value any, detail string) error {
+	return apierrors.NewInvalid(core.Services.GroupVersionKind.GroupKind(), a.service.Name, field.ErrorList{field.Invalid(path, value, detail)})
+}
+
+func (a *allocation) address() error {
+	spec := &a.service.Spec
+	if !hasAddress(a.service) || spec.ClusterIP == corev1.ClusterIPNone {
+		return nil
+	}
+	if spec.ClusterIP == "" {
+		addr, ok := a.choose()
+		if !ok {
+			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
+		}
+		a.reserve(addr)
+		spec.ClusterIP, spec.ClusterIPs = addr.String(), []string{addr.String()}
+		return nil
+	}
+	addr, err := netip.ParseAddr(spec.ClusterIP)
+	if err != nil {
+		return nil // validation says it better
+	}
+	path := field.NewPath("spec", "clusterIPs")
+	switch {
+	case a.own[addr]:
+	case !a.s.cidr.Contains(addr):
+		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", addr, addr, a.s.cidr))
+	case a.request.DryRun:
+	case !a.free(addr):
+		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
+	}
+	a.reserve(addr)
+	return nil
+}
+
+// choose takes a free address: one of the upper part of the range at random first, so that the lower part is left for
+// those who name theirs.
+func (a *allocation) choose() (netip.Addr, bool) {
+	cidr := a.s.cidr
+	size := uint64(1) << min(cidr.Addr().BitLen()-cidr.Bits(), 24)
+	if size <= 2 {
+		return netip.Addr{}, false
+	}
+	static := min(max(size/16, 16), 256)
+	if static >= size-2 {
+		static = 0
+	}
+	if addr, ok := a.scan(static+1, size-1); ok {
+		return addr, true
+	}
+	return a.scan(1, static+1)
+}
+
+// scan tries the addresses at offsets from low to high, not included, starting somewhere between.
+func (a *allocation) scan(low, high uint64) (netip.Addr, bool) {
+	if high <= low {
+		return netip.Addr{}, false
+	}
+	n := high - low
+	start := rand.Uint64N(n)
+	for i := range n {
+		addr := offset(a.s.cidr.Addr(), low+(start+i)%n)
+		if a.free(addr) {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// offset is the address n after base.
+func offset(base netip.Addr, n uint64) netip.Addr {
+	b := base.As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+n)
+	addr := netip.AddrFrom16(b)
+	if base.Is4() {
+		return addr.Unmap()
+	}
+	return addr
+}
+
+func (a *allocation) nodePorts() error {
+	spec := &a.service.Spec
+	for i := range spec.Ports {
+		p := &spec.Ports[i]
+		path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
+		if p.NodePort != 0 {
+			if err := a.portAsked(p.Protocol, p.NodePort, path); err != nil {
+				return err
+			}
+			continue
+		}
+		if !hasNodePorts(a.service) {
+			continue
+		}
+		port, ok := a.sibling(i)
+		if !ok {
+			port, ok = a.choosePort(p.Protocol)
+		}
+		if !ok {
+			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range is full"))
+		}
+		p.NodePort = port
+		a.reserve(nodePort{p.Protocol, port})
+	}
+	if !hasHealthPort(a.service) {
+		return nil
+	}
+	if spec.HealthCheckNodePort != 0 {
+		return a.portAsked(corev1.ProtocolTCP, spec.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))
+	}
+	port, ok := a.choosePort(corev1.ProtocolTCP)
+	if !ok {
+		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a healthCheckNodePort: range is full"))
+	}
+	spec.HealthCheckNodePort = port
+	a.reserve(nodePort{corev1.ProtocolTCP, port})
+	return nil
+}
+
+func (a *allocation) portAsked(protocol corev1.Protocol, port int32, path *field.Path) error {
+	what := nodePort{protocol, port}
+	if a.own[what] || a.request.DryRun {
+		return nil
+	}
+	if int(port) < a.s.ports[0] || int(port) > a.s.ports[1] {
+		return a.invalid(path, port, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", a.s.ports[0], a.s.ports[1]))
+	}
+	if !a.free(what) {
+		return a.invalid(path, port, "provided port is already allocated")
+	}
+	a.reserve(what)
+	return nil
+}
+
+// sibling is the node port of the same port under another protocol, if it is free for this one too.
+func (a *allocation) sibling(i int) (int32, bool) {
+	p := a.service.Spec.Ports[i]
+	for j, other := range a.service.Spec.Ports {
+		if j != i && other.Port == p.Port && other.NodePort != 0 && other.Protocol != p.Protocol && a.free(nodePort{p.Protocol, other.NodePort}) {
+			return other.NodePort, true
+		}
+	}
+	return 0, false
+}
+
+func (a *allocation) choosePort(protocol corev1.Protocol) (int32, bool) {
+	n := a.s.ports[1] - a.s.ports[0] + 1
+	start := rand.IntN(n)
+	for i := range n {
+		port := int32(a.s.ports[0] + (start+i)%n)
+		mine := false
+		for _, p := range a.service.Spec.Ports {
+			mine = mine || p.NodePort == port && p.Protocol == protocol
+		}
+		if !mine && a.free(nodePort{protocol, port}) {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+// keep carries over what an update leaves out, and drops what the new type does not have.
+func keep(s, old *corev1.Service) {
+	switch {
+	case !hasAddress(s):
+		if hasAddress(old) && s.Spec.ClusterIP == old.Spec.ClusterIP {
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
+		}
+	case hasAddress(old):
+		switch {
+		case s.Spec.ClusterIP == "" && (len(s.Spec.ClusterIPs) == 0 || s.Spec.ClusterIPs[0] == old.Spec.ClusterIP):
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = old.Spec.ClusterIP, old.Spec.ClusterIPs
+		case s.Spec.ClusterIP == old.Spec.ClusterIP && len(s.Spec.ClusterIPs) == 0:
+			s.Spec.ClusterIPs = old.Spec.ClusterIPs
+		case s.Spec.ClusterIP != old.Spec.ClusterIP && len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIPs[0] == old.Spec.ClusterIP:
+			s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+		}
+		if len(s.Spec.IPFamilies) == 0 {
+			s.Spec.IPFamilies = old.Spec.IPFamilies
+		}
+		if s.Spec.IPFamilyPolicy == nil {
+			s.Spec.IPFamilyPolicy = old.Spec.IPFamilyPolicy
+		}
+	}
+	keepPorts(s, old)
+}
+
+func keepPorts(s, old *corev1.Service) {
+	if hasNodePorts(old) && hasNodePorts(s) {
+		type key struct {
+			protocol corev1.Protocol
+			port     int32
+		}
+		had := map[key]int32{}
+		for _, p := range old.Spec.Ports {
+			had[key{p.Protocol, p.Port}] = p.NodePort
+		}
+		used := map[int32]bool{}
+		for _, p := range s.Spec.Ports {
+			used[p.NodePort] = true
+		}
+		for i := range s.Spec.Ports {
+			p := &s.Spec.Ports[i]
+			if was := had[key{p.Protocol, p.Port}]; p.NodePort == 0 && was != 0 && !used[was] {
+				p.NodePort = was
+			}
+		}
+	}
+	if hasHealthPort(old) && hasHealthPort(s) && s.Spec.HealthCheckNodePort == 0 {
+		s.Spec.HealthCheckNodePort = old.Spec.HealthCheckNodePort
+	}
+	if hasNodePorts(old) && !hasNodePorts(s) && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		was := map[int32]bool{}
+		for _, p := range old.Spec.Ports {
+			was[p.NodePort] = true
+		}
+		for i := range s.Spec.Ports {
+			if was[s.Spec.Ports[i].NodePort] {
+				s.Spec.Ports[i].NodePort = 0
+			}
+		}
+	}
+	if hasHealthPort(old) && !hasHealthPort(s) && s.Spec.HealthCheckNodePort == old.Spec.HealthCheckNodePort {
+		s.Spec.HealthCheckNodePort = 0
+	}
+}
