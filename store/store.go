@@ -101,7 +101,7 @@ type Store interface {
 	// Read answers q, linearizably if q.Revision is 0. Errors: ErrCompacted, ErrFuture, ErrClosed.
 	Read(ctx context.Context, q Query) (Page, error)
 	// Write carries op out and returns its revision when it is durable. On ErrConflict the returned record is the
-	// current one (zero if absent). An error other than ErrConflict, ErrTooLarge or ErrClosed leaves the outcome open.
+	// current one (zero if absent). Deleting what is absent changes nothing and returns no revision. An error other than ErrConflict, ErrTooLarge or ErrClosed leaves the outcome open.
 	Write(ctx context.Context, op Op) (Record, error)
 	// Watch streams changes of keys that start with prefix with revisions greater than after (0: from now on).
 	Watch(ctx context.Context, prefix string, after int64) (Watcher, error)

@@ -135,10 +135,8 @@ func record(t *testing.T, s *Store, fs *vfs.MemFS, random *rand.Rand) *history {
 					return
 				}
 				h.mu.Lock()
-				if got.Value != nil || op.Value == nil {
-					if _, known := h.written[got.Modified]; !known {
-						h.written[got.Modified] = written{key, string(op.Value)}
-					}
+				if got.Modified != 0 { // 0: there was nothing to delete
+					h.written[got.Modified] = written{key, string(op.Value)}
 				}
 				h.mu.Unlock()
 			}

@@ -84,7 +84,7 @@ func (s *Store) commit(batch []*write) {
 			err = condition(&w.op, current)
 		}
 		if err == nil && w.op.Value == nil && !exists(current) {
-			w.answer <- answer{record: store.Record{Key: w.op.Key, Modified: revision}} // nothing to delete
+			w.answer <- answer{record: store.Record{Key: w.op.Key}} // nothing to delete
 			continue
 		}
 		if err != nil {
