@@ -1,0 +1,219 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	podresources "k8s.io/component-helpers/resource"
+
+	"knarr.dev/api/resource"
+)
+
+// quotaUsage is what one object takes of quotas, under all the names that a quota may give it.
+//
+// See https://kubernetes.io/docs/concepts/policy/resource-quotas/.
+func quotaUsage(kind *resource.Kind, o resource.Object, now time.Time) corev1.ResourceList {
+	one := *apiresource.NewQuantity(1, apiresource.DecimalSI)
+	counted := "count/" + kind.Resource
+	if kind.Group != "" {
+		counted += "." + kind.Group
+	}
+	usage := corev1.ResourceList{corev1.ResourceName(counted): one}
+	switch o := o.(type) {
+	case *corev1.Pod:
+		podUsage(usage, o, now)
+	case *corev1.Service:
+		serviceUsage(usage, o)
+	case *corev1.PersistentVolumeClaim:
+		claimUsage(usage, o)
+	case *corev1.ConfigMap, *corev1.Secret, *corev1.ReplicationController, *corev1.ResourceQuota:
+		usage[corev1.ResourceName(kind.Resource)] = one
+	}
+	return usage
+}
+
+func podUsage(usage corev1.ResourceList, pod *corev1.Pod, now time.Time) {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	if pod.DeletionTimestamp != nil && pod.DeletionGracePeriodSeconds != nil && now.After(pod.DeletionTimestamp.Time) {
+		return // its node does not answer; it must not hold up its successor
+	}
+	usage[corev1.ResourcePods] = *apiresource.NewQuantity(1, apiresource.DecimalSI)
+	options := podresources.PodResourcesOptions{}
+	for name, quantity := range podresources.PodRequests(pod, options) {
+		usage["requests."+name] = quantity
+		switch {
+		case name == corev1.ResourceCPU, name == corev1.ResourceMemory, name == corev1.ResourceEphemeralStorage,
+			strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix):
+			usage[name] = quantity
+		}
+	}
+	for name, quantity := range podresources.PodLimits(pod, options) {
+		switch name {
+		case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
+			usage["limits."+name] = quantity
+		}
+	}
+}
+
+func serviceUsage(usage corev1.ResourceList, service *corev1.Service) {
+	one := *apiresource.NewQuantity(1, apiresource.DecimalSI)
+	usage[corev1.ResourceServices] = one
+	ports := int64(len(service.Spec.Ports))
+	switch service.Spec.Type {
+	case corev1.ServiceTypeNodePort:
+		usage[corev1.ResourceServicesNodePorts] = *apiresource.NewQuantity(ports, apiresource.DecimalSI)
+	case corev1.ServiceTypeLoadBalancer:
+		usage[corev1.ResourceServicesLoadBalancers] = one
+		if service.Spec.AllocateLoadBalancerNodePorts != nil && !*service.Spec.AllocateLoadBalancerNodePorts {
+			ports = 0
+			for i := range service.Spec.Ports {
+				if service.Spec.Ports[i].NodePort != 0 {
+					ports++
+				}
+			}
+		}
+		usage[corev1.ResourceServicesNodePorts] = *apiresource.NewQuantity(ports, apiresource.DecimalSI)
+	}
+}
+
+func claimUsage(usage corev1.ResourceList, claim *corev1.PersistentVolumeClaim) {
+	one := *apiresource.NewQuantity(1, apiresource.DecimalSI)
+	storage := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	usage[corev1.ResourcePersistentVolumeClaims] = one
+	usage[corev1.ResourceRequestsStorage] = storage
+	class := claim.Annotations[corev1.BetaStorageClassAnnotation]
+	if class == "" && claim.Spec.StorageClassName != nil {
+		class = *claim.Spec.StorageClassName
+	}
+	if class != "" {
+		prefix := corev1.ResourceName(class + ".storageclass.storage.k8s.io/")
+		usage[prefix+corev1.ResourcePersistentVolumeClaims] = one
+		usage[prefix+corev1.ResourceRequestsStorage] = storage
+	}
+}
+
+// unspecified words which containers lack a request or limit that the quota counts: a pod without could not be counted.
+func unspecified(pod *corev1.Pod, hard corev1.ResourceList) string {
+	var parts []string
+	for _, name := range sorted(hard) {
+		resource, requests := name, true
+		switch {
+		case strings.HasPrefix(string(name), "requests."):
+			resource = name[len("requests."):]
+		case strings.HasPrefix(string(name), "limits."):
+			resource, requests = name[len("limits."):], false
+		}
+		if resource != corev1.ResourceCPU && resource != corev1.ResourceMemory {
+			continue
+		}
+		var without []string
+		for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+			for i := range list {
+				specified := list[i].Resources.Limits
+				if requests {
+					specified = list[i].Resources.Requests
+				}
+				if _, ok := specified[resource]; !ok {
+					without = append(without, list[i].Name)
+				}
+			}
+		}
+		if len(without) > 0 {
+			slices.Sort(without)
+			parts = append(parts, string(name)+" for: "+strings.Join(without, ","))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// inScope tells whether a quota's scopes select an object. Only pods have scopes, and claims that of their attributes class.
+func inScope(quota *corev1.ResourceQuota, o resource.Object) bool {
+	var wanted []corev1.ScopedResourceSelectorRequirement
+	for _, scope := range quota.Spec.Scopes {
+		wanted = append(wanted, corev1.ScopedResourceSelectorRequirement{ScopeName: scope, Operator: corev1.ScopeSelectorOpExists})
+	}
+	if quota.Spec.ScopeSelector != nil {
+		wanted = append(wanted, quota.Spec.ScopeSelector.MatchExpressions...)
+	}
+	if len(wanted) == 0 {
+		return true
+	}
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return false
+	}
+	for i := range wanted {
+		if !podInScope(pod, &wanted[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func podInScope(pod *corev1.Pod, scope *corev1.ScopedResourceSelectorRequirement) bool {
+	switch scope.ScopeName {
+	case corev1.ResourceQuotaScopeTerminating:
+		return pod.Spec.ActiveDeadlineSeconds != nil && *pod.Spec.ActiveDeadlineSeconds >= 0
+	case corev1.ResourceQuotaScopeNotTerminating:
+		return pod.Spec.ActiveDeadlineSeconds == nil
+	case corev1.ResourceQuotaScopeBestEffort:
+		return bestEffort(pod)
+	case corev1.ResourceQuotaScopeNotBestEffort:
+		return !bestEffort(pod)
+	case corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
+		return crossNamespaceAffinity(pod.Spec.Affinity)
+	case corev1.ResourceQuotaScopePriorityClass:
+		return selects(scope, pod.Spec.PriorityClassName)
+	}
+	return false
+}
+
+func selects(scope *corev1.ScopedResourceSelectorRequirement, value string) bool {
+	switch scope.Operator {
+	case corev1.ScopeSelectorOpExists:
+		return value != ""
+	case corev1.ScopeSelectorOpDoesNotExist:
+		return value == ""
+	case corev1.ScopeSelectorOpIn:
+		return slices.Contains(scope.Values, value)
+	case corev1.ScopeSelectorOpNotIn:
+		return !slices.Contains(scope.Values, value)
+	}
+	return false
+}
+
+func bestEffort(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			for _, amounts := range []corev1.ResourceList{list[i].Resources.Requests, list[i].Resources.Limits} {
+				for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+					if quantity, ok := amounts[name]; ok && !quantity.IsZero() {
+						return false
+					}
+				}
+			}
+		}
+	}
+	return true
+}
+
+func crossNamespaceAffinity(a *corev1.Affinity) bool {
+	if a == nil {
+		return false
+	}
+	crosses := func(t *corev1.PodAffinityTerm) bool { return len(t.Namespaces) > 0 || t.NamespaceSelector != nil }
+	any := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm) bool {
+		return slices.ContainsFunc(required, func(t corev1.PodAffinityTerm) bool { return crosses(&t) }) ||
+			slices.ContainsFunc(preferred, func(t corev1.WeightedPodAffinityTerm) bool { return crosses(&t.PodAffinityTerm) })
+	}
+	return a.PodAffinity != nil && any(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution) ||
+		a.PodAntiAffinity != nil && any(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+}

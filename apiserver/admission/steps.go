@@ -1,0 +1,97 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/authz"
+)
+
+// Config tunes the steps; the zero value is Kubernetes' default.
+type Config struct {
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// Authorizer answers who may grant roles (the verbs escalate and bind); authz.New over the reader if nil.
+	Authorizer authz.Authorizer
+}
+
+// Steps returns the admission steps in the order in which Kubernetes runs its plug-ins: a step may rely on what those before
+// it filled in, and ResourceQuota is last because it reserves what nothing after it refuses.
+func Steps(reader Reader, _ Writer, cfg Config) []Step {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = authz.New(reader)
+	}
+	return []Step{
+		namespaceLifecycle(reader),
+		limitRanger(reader),
+		serviceAccount(reader),
+		nodeRestriction(reader),
+		taintNodesByCondition(),
+		priority(reader),
+		defaultTolerationSeconds(),
+		roleGrants(reader, cfg.Authorizer),
+		resourceQuota(reader, cfg.Now),
+	}
+}
+
+// forbidden is the error of a step that refuses. It names what the object will be called as far as that is known.
+func forbidden(r *Request, text string) *apierrors.StatusError {
+	name := r.Name
+	if name == "" && r.Object != nil {
+		if name = r.Object.GetName(); name == "" {
+			name = r.Object.GetGenerateName()
+		}
+	}
+	return apierrors.NewForbidden(r.Kind.GroupResource(), name, errors.New(text))
+}
+
+// creates tells whether the request creates an object of that kind itself, rather than a subresource.
+func creates(r *Request, kind *resource.Kind) bool {
+	return r.Verb == "create" && r.Subresource == "" && r.Kind == kind
+}
+
+// updates tells whether the request updates an object of that kind itself.
+func updates(r *Request, kind *resource.Kind) bool {
+	return r.Verb == "update" && r.Subresource == "" && r.Kind == kind
+}
+
+// aggregate words several problems as Kubernetes does: one alone, or a list in brackets, without repetition.
+func aggregate(problems []string) string {
+	if len(problems) == 1 {
+		return problems[0]
+	}
+	seen := map[string]bool{}
+	var distinct []string
+	for _, p := range problems {
+		if !seen[p] {
+			seen[p] = true
+			distinct = append(distinct, p)
+		}
+	}
+	if len(distinct) == 1 {
+		return distinct[0]
+	}
+	return "[" + strings.Join(distinct, ", ") + "]"
+}
+
+// roleGrants keeps people from giving more than they have.
+func roleGrants(reader Reader, authorizer authz.Authorizer) Step {
+	rbac := authz.NewRBAC(reader)
+	return Step{Name: "RoleGrants", Validate: func(ctx context.Context, r *Request) error {
+		if r.Kind.Group != "rbac.authorization.k8s.io" || r.Subresource != "" || r.Verb != "create" && r.Verb != "update" {
+			return nil
+		}
+		return rbac.CheckGrant(ctx, authorizer, r.User, r.Kind, r.Object, r.Old)
+	}}
+}
