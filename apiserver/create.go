@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -71,7 +72,6 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetUID(uuid.NewUUID())
-	obj.SetGeneration(0)
 	obj.SetSelfLink("")
 	if err := r.server.ownCreate(r, o, obj); err != nil {
 		return nil, err
@@ -180,17 +180,34 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	meta := field.NewPath("metadata")
 	if old == nil {
 		errs = validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
+		errs = append(errs, finalizerProblems(obj, meta)...)
 		if k.Validate != nil {
 			errs = append(errs, k.Validate(obj)...)
 		}
 		return errs
 	}
 	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)...)
+	errs = append(errs, finalizerProblems(obj, meta)...)
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)
 	}
 	if k.ValidateUpdate != nil {
 		errs = append(errs, k.ValidateUpdate(obj, old)...)
+	}
+	return errs
+}
+
+// finalizerProblems finds finalizers that are neither standard nor have a domain.
+func finalizerProblems(obj resource.Object, meta *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, f := range obj.GetFinalizers() {
+		switch f {
+		case "kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
+			continue
+		}
+		if !strings.Contains(f, "/") && f != "" {
+			errs = append(errs, field.Invalid(meta.Child("finalizers").Index(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
+		}
 	}
 	return errs
 }
@@ -225,7 +242,7 @@ func dedupOwners(obj resource.Object) []string {
 		return nil
 	}
 	obj.SetOwnerReferences(kept)
-	return []string{fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", join(again))}
+	return []string{fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", strings.Join(again, ", "))}
 }
 
 func ownerID(ref metav1.OwnerReference) string {
@@ -236,17 +253,6 @@ func ownerID(ref metav1.OwnerReference) string {
 		return fmt.Sprint(*b)
 	}
 	return fmt.Sprintf("%s|%s|%s|%s|%s|%s", ref.APIVersion, ref.Kind, ref.Name, ref.UID, flag(ref.Controller), flag(ref.BlockOwnerDeletion))
-}
-
-func join(s []string) string {
-	out := ""
-	for i, x := range s {
-		if i > 0 {
-			out += ", "
-		}
-		out += x
-	}
-	return out
 }
 
 func generateName(prefix string) string {

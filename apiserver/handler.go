@@ -45,7 +45,11 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		s.serveConnect(w, r, reg)
 		return
 	}
-	form, err := negotiate(r, protoKind(reg.kind))
+	choose := negotiate
+	if sc.info.verb == "watch" {
+		choose = negotiateWatch
+	}
+	form, err := choose(r, protoKind(reg.kind))
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -318,7 +322,7 @@ func deleteOptions(q *call.Request, r *http.Request, body []byte) error {
 		if err != nil {
 			return err
 		}
-		d, err := codec.Decode(media, body, deleteBody{q.Delete})
+		d, err := codec.Decode(media, body, &deleteBody{q.Delete})
 		if err != nil {
 			return apierrors.NewBadRequest(err.Error())
 		}
@@ -378,16 +382,20 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		return nil, err
 	}
 	want := reg.subKind(q.Subresource)
-	d, err := codec.Decode(media, body, obj)
-	if err == nil && d.Kind.Kind != "" && d.Kind.Kind != want.Kind || d.Kind.Version != "" && d.Kind.GroupVersion() != want.GroupVersion() {
-		if d.Kind.Kind == "" {
-			d.Kind.Kind = want.Kind
-		}
-		if d.Kind.Version == "" {
-			d.Kind.Group, d.Kind.Version = want.Group, want.Version
-		}
-		return nil, wrongKind(d.Kind, want, s)
+	stated, err := codec.PeekKind(media, body)
+	if err != nil {
+		return nil, unrecognized(want, err, body)
 	}
+	if stated.Kind == "" {
+		stated.Kind = want.Kind
+	}
+	if stated.Version == "" {
+		stated.Group, stated.Version = want.Group, want.Version
+	}
+	if stated != want {
+		return nil, wrongKind(stated, want)
+	}
+	d, err := codec.Decode(media, body, obj)
 	if err != nil {
 		return nil, undecodable(want, err)
 	}
@@ -414,5 +422,8 @@ func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
 	case types.StrategicMergePatchType:
 		return t, nil
 	}
-	return "", unsupportedMedia("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml")
+	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+		Message: "415: Unsupported Media Type", Details: &metav1.StatusDetails{},
+	}}
 }

@@ -16,7 +16,6 @@ import (
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	internalvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 
 	"knarr.dev/api/call"
@@ -24,8 +23,6 @@ import (
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
 )
-
-var _ = validation.ValidateDeleteOptions
 
 // continueToken is what metadata.continue holds, in base64.
 type continueToken struct {
@@ -207,6 +204,9 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 	}
 	for _, req := range q.Fields.Requirements() {
 		if !r.knowsField(req.Field) {
+			if len(r.kind.FieldNames) == 0 {
+				return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
+			}
 			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
 		}
 	}

@@ -79,6 +79,22 @@ func negotiate(r *http.Request, proto bool) (accepted, error) {
 	return accepted{}, notAcceptable(have)
 }
 
+// negotiateWatch is negotiate for a watch, which has JSON and protobuf only.
+func negotiateWatch(r *http.Request, proto bool) (accepted, error) {
+	form, err := negotiate(r, proto)
+	const streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+	if err != nil {
+		return form, notAcceptable(representations + ", " + streams)
+	}
+	if form.media == codec.YAML {
+		return form, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+			Message: "only the following media types are accepted: " + streams,
+		}}
+	}
+	return form, nil
+}
+
 func notAcceptable(have string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,

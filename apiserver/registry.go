@@ -227,9 +227,9 @@ func tooLargeError(asked, current int64) error {
 }
 
 func parseRevision(s string) (int64, error) {
-	n, err := strconv.ParseUint(s, 10, 63)
+	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q: %v", s, err))
+		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %v", s, err))
 	}
 	return int64(n), nil
 }

@@ -6,6 +6,7 @@ package apiserver
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,9 +40,25 @@ func (v validationErrors) err() error {
 	return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind(v.kind).GroupKind(), "", v.errs)
 }
 
-func wrongKind(got, want schema.GroupVersionKind, _ *Server) error {
+func wrongKind(got, want schema.GroupVersionKind) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"",
-		got.Kind, want.Version, want.Kind, got.Kind, got.GroupVersion()))
+		got.Kind, got.Version, want.Kind, got.Kind, got.GroupVersion()))
+}
+
+// unrecognized is the error for a body that is no object.
+func unrecognized(want schema.GroupVersionKind, err error, body []byte) error {
+	const most = 30
+	summary, more := string(body), ""
+	if len(body) > most {
+		summary, more = string(body[:most]), " ..."
+	}
+	switch {
+	case len(body) == 0:
+		summary = "<empty>"
+	case body[0] != '{':
+		summary = hex.EncodeToString([]byte(summary))
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s%s)", want.Kind, err, summary, more))
 }
 
 func undecodable(want schema.GroupVersionKind, err error) error {
@@ -267,9 +284,9 @@ func (s *Server) writeTransformed(w http.ResponseWriter, r *http.Request, reg *r
 	case form.as == "PartialObjectMetadata" && a.entry != nil:
 		writeObject(w, r, form, code, gvk, partial(a.entry, form, false))
 	case form.as == "PartialObjectMetadataList" && a.list != nil:
-		out := metav1.PartialObjectMetadataList{ListMeta: a.list.meta, Items: make([]metav1.PartialObjectMetadata, len(a.list.entries))}
-		for i, e := range a.list.entries {
-			out.Items[i] = *partial(e, form, true)
+		out := metav1.PartialObjectMetadataList{ListMeta: a.list.meta}
+		for _, e := range a.list.entries {
+			out.Items = append(out.Items, *partial(e, form, true))
 		}
 		writeObject(w, r, form, code, gvk, &out)
 	case form.as == "Table":

@@ -24,8 +24,6 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 	switch {
 	case form.media == codec.Proto && form.as != "Table":
 		media = codec.Proto + ";stream=watch"
-	case form.media == codec.YAML:
-		media = codec.YAML + ";stream=watch"
 	}
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)

@@ -14,10 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	serializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -88,7 +90,7 @@ func Decode(mediaType string, data []byte, obj runtime.Object) (Decoded, error) 
 	return Decoded{}, fmt.Errorf("media type %q is not known", mediaType)
 }
 
-// PeekKind returns the kind that the bytes state.
+// PeekKind returns the kind that the bytes state. Its errors are Kubernetes' for bodies that are no objects at all.
 func PeekKind(mediaType string, data []byte) (schema.GroupVersionKind, error) {
 	switch mediaType {
 	case Proto:
@@ -104,11 +106,11 @@ func PeekKind(mediaType string, data []byte) (schema.GroupVersionKind, error) {
 		}
 		data = j
 	}
-	var t runtime.TypeMeta
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &t); err != nil {
+	gvk, err := serializer.DefaultMetaFactory.Interpret(data)
+	if err != nil {
 		return schema.GroupVersionKind{}, err
 	}
-	return schema.FromAPIVersionAndKind(t.APIVersion, t.Kind), nil
+	return *gvk, nil
 }
 
 func decodeYAML(data []byte, obj runtime.Object) (Decoded, error) {
@@ -121,9 +123,20 @@ func decodeYAML(data []byte, obj runtime.Object) (Decoded, error) {
 	}
 	d, err := decodeJSON(j, obj)
 	if strict != nil {
-		d.Strict = append([]error{strict}, d.Strict...)
+		d.Strict = append(yamlProblems(strict), d.Strict...)
 	}
 	return d, err
+}
+
+// yamlProblems splits the YAML decoder's error into one for each problem.
+func yamlProblems(err error) []error {
+	var out []error
+	for _, line := range strings.Split(err.Error(), "\n") {
+		if line = strings.TrimSpace(line); line != "" && line != "yaml: unmarshal errors:" {
+			out = append(out, errors.New(line))
+		}
+	}
+	return out
 }
 
 func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
