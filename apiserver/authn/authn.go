@@ -3,13 +3,21 @@
 
 // Package authn finds out who sent a request: by client certificate or bearer token.
 //
-// It does not decide what they may do; that is authz.
+// It does not decide what they may do; that is authz. New lists the authenticators; Tokens, which one of them is, answers
+// TokenReviews too, and Issuer signs what Tokens recognises. The group system:authenticated is added by the server.
 package authn
 
 import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
 )
 
 // Names of built-in users and groups.
@@ -27,4 +35,67 @@ type Authenticator interface {
 	// Authenticate returns who sent the request; nil if it carries no credential of this kind; an error if the credential
 	// is bad, which ends in 401.
 	Authenticate(r *http.Request) (*call.Identity, error)
+}
+
+// Reader reads current objects, from the server's caches; admission.Reader is one. Objects are shared.
+type Reader interface {
+	// Get returns a NotFound API error if there is none.
+	Get(ctx context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error)
+}
+
+// Objects is a Reader that is bound later: authenticators are made before the server whose caches they look into.
+type Objects struct{ reader atomic.Pointer[Reader] }
+
+// Bind says where to look.
+func (o *Objects) Bind(r Reader) { o.reader.Store(&r) }
+
+// Get implements Reader.
+func (o *Objects) Get(ctx context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error) {
+	r := o.reader.Load()
+	if r == nil {
+		return nil, errors.New("authn: not bound to the server's objects yet")
+	}
+	return (*r).Get(ctx, kind, namespace, name)
+}
+
+// Config says which credentials are recognised.
+type Config struct {
+	// ClientCAs are who vouches for client certificates; nil recognises none. Certificates are verified here: the TLS
+	// layer should only request them (tls.RequestClientCert).
+	ClientCAs func() *x509.CertPool
+	// Issuer is whose service account tokens are recognised; nil is none.
+	Issuer *Issuer
+	// Objects are looked at to see whether tokens still hold; nil recognises neither service account nor bootstrap tokens.
+	Objects *Objects
+	// Static tokens come from the configuration.
+	Static []StaticToken
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// New returns the authenticators in order. A request that none recognises is anonymous.
+func New(cfg Config) []Authenticator {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	var list []Authenticator
+	if cfg.ClientCAs != nil {
+		list = append(list, &certificates{roots: cfg.ClientCAs, now: cfg.Now})
+	}
+	return append(list, NewTokens(cfg))
+}
+
+// NewTokens returns what recognises bearer tokens; New includes one.
+func NewTokens(cfg Config) *Tokens {
+	t := &Tokens{issuer: cfg.Issuer, objects: cfg.Objects, now: cfg.Now, static: map[[sha256.Size]byte]*call.Identity{}}
+	if t.now == nil {
+		t.now = time.Now
+	}
+	if t.objects == nil {
+		t.objects = &Objects{}
+	}
+	for i := range cfg.Static {
+		t.static[sha256.Sum256([]byte(cfg.Static[i].Token))] = &cfg.Static[i].Identity
+	}
+	return t
 }

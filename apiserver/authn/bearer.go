@@ -1,0 +1,164 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+)
+
+// ErrInvalidToken says that nobody knows a token, in Kubernetes' words.
+var ErrInvalidToken = errors.New("invalid bearer token")
+
+// StaticToken is a token given in the configuration.
+type StaticToken struct {
+	Token    string
+	Identity call.Identity
+}
+
+// Tokens recognises bearer tokens of every kind.
+type Tokens struct {
+	issuer  *Issuer
+	objects *Objects
+	now     func() time.Time
+	static  map[[sha256.Size]byte]*call.Identity
+	known   memory[[sha256.Size]byte, *Claims]
+}
+
+// Recognized is who a token is, and for which of the audiences asked about.
+type Recognized struct {
+	Identity  *call.Identity
+	Audiences []string
+}
+
+// Authenticate implements Authenticator for "Authorization: Bearer" and for WebSockets of browsers, which carry the token
+// in the name of a protocol.
+func (t *Tokens) Authenticate(r *http.Request) (*call.Identity, error) {
+	token := bearer(r)
+	if token == "" {
+		return nil, nil
+	}
+	found, err := t.Review(r.Context(), token, nil)
+	if err != nil {
+		return nil, err
+	}
+	return found.Identity, nil
+}
+
+// webSocketProtocol is the prefix of the protocol that carries a token, base64url without padding.
+const webSocketProtocol = "base64url.bearer.authorization.k8s.io."
+
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+	if strings.EqualFold(scheme, "bearer") {
+		return strings.TrimSpace(token)
+	}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return ""
+	}
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for protocol := range strings.SplitSeq(line, ",") {
+			encoded, ok := strings.CutPrefix(strings.TrimSpace(protocol), webSocketProtocol)
+			if !ok {
+				continue
+			}
+			if decoded, err := base64.RawURLEncoding.DecodeString(encoded); err == nil {
+				return string(decoded)
+			}
+		}
+	}
+	return ""
+}
+
+// Review tells who a token is. The token must be for one of audiences, or for the API server if there are none. The error
+// says in Kubernetes' words what is wrong; it is ErrInvalidToken if nobody knows the token.
+func (t *Tokens) Review(ctx context.Context, token string, audiences []string) (*Recognized, error) {
+	sum := sha256.Sum256([]byte(token))
+	if identity := t.static[sum]; identity != nil {
+		return t.forServer(clone(identity), audiences)
+	}
+	if match := bootstrapToken.FindStringSubmatch(token); match != nil {
+		identity, err := t.bootstrap(ctx, match[1], match[2])
+		if err != nil {
+			return nil, err
+		}
+		return t.forServer(identity, audiences)
+	}
+	if t.issuer == nil || strings.Count(token, ".") != 2 {
+		return nil, ErrInvalidToken
+	}
+	claims, ok := t.known.get(sum)
+	if !ok {
+		var err error
+		if claims, err = t.issuer.parse(token); err != nil {
+			return nil, err
+		}
+		t.known.put(sum, claims)
+	}
+	return t.serviceAccount(ctx, claims, token, audiences)
+}
+
+// forServer: tokens without audience are for the API server.
+func (t *Tokens) forServer(identity *call.Identity, audiences []string) (*Recognized, error) {
+	if len(audiences) == 0 || t.issuer == nil {
+		return &Recognized{Identity: identity}, nil
+	}
+	common := intersect(audiences, t.issuer.audiences)
+	if len(common) == 0 {
+		return nil, ErrInvalidToken
+	}
+	return &Recognized{Identity: identity, Audiences: common}, nil
+}
+
+func intersect(a, b []string) (common []string) {
+	for _, s := range a {
+		if slices.Contains(b, s) && !slices.Contains(common, s) {
+			common = append(common, s)
+		}
+	}
+	return common
+}
+
+// bootstrapToken is ID.SECRET; see https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/.
+var bootstrapToken = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
+
+const bootstrapGroup = "system:bootstrappers"
+
+func (t *Tokens) bootstrap(ctx context.Context, id, secret string) (*call.Identity, error) {
+	o, err := t.objects.Get(ctx, core.Secrets.Kind, "kube-system", "bootstrap-token-"+id)
+	if err != nil {
+		return nil, ErrInvalidToken
+	}
+	s := core.Secrets.Cast(o)
+	if s.Type != corev1.SecretTypeBootstrapToken || s.DeletionTimestamp != nil || string(s.Data["token-id"]) != id ||
+		subtle.ConstantTimeCompare(s.Data["token-secret"], []byte(secret)) != 1 || string(s.Data["usage-bootstrap-authentication"]) != "true" {
+		return nil, ErrInvalidToken
+	}
+	if expiration := string(s.Data["expiration"]); expiration != "" {
+		end, err := time.Parse(time.RFC3339, expiration)
+		if err != nil || t.now().After(end) {
+			return nil, ErrInvalidToken
+		}
+	}
+	identity := &call.Identity{Name: "system:bootstrap:" + id, Groups: []string{bootstrapGroup}}
+	for group := range strings.SplitSeq(string(s.Data["auth-extra-groups"]), ",") {
+		if group = strings.TrimSpace(group); strings.HasPrefix(group, bootstrapGroup+":") {
+			identity.Groups = append(identity.Groups, group)
+		}
+	}
+	return identity, nil
+}

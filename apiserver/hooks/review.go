@@ -1,0 +1,233 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/authentication"
+	"knarr.dev/api/authorization"
+	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+)
+
+// SecurityDeps is what the hooks about identities and rights lean on.
+type SecurityDeps struct {
+	Reader     admission.Reader
+	Authorizer authz.Authorizer
+	Issuer     *authn.Issuer
+	Tokens     *authn.Tokens
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Security returns the reviews of authentication.k8s.io and authorization.k8s.io, and serviceaccounts/token.
+func Security(deps SecurityDeps) []Hook {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	reviews := &reviews{authorizer: deps.Authorizer, rbac: authz.NewRBAC(deps.Reader), now: deps.Now}
+	return []Hook{
+		{Kind: core.ServiceAccounts.Kind, Subresource: "token", Create: (&tokens{reader: deps.Reader, issuer: deps.Issuer, now: deps.Now}).create},
+		{Kind: authentication.TokenReviews.Kind, Create: reviewToken(deps.Tokens, deps.Issuer)},
+		{Kind: authentication.SelfSubjectReviews.Kind, Create: reviews.self},
+		{Kind: authorization.SubjectAccessReviews.Kind, Create: reviews.subjectAccess},
+		{Kind: authorization.SelfSubjectAccessReviews.Kind, Create: reviews.selfAccess},
+		{Kind: authorization.LocalSubjectAccessReviews.Kind, Create: reviews.localAccess},
+		{Kind: authorization.SelfSubjectRulesReviews.Kind, Create: reviews.rules},
+	}
+}
+
+type reviews struct {
+	authorizer authz.Authorizer
+	rbac       *authz.RBAC
+	now        func() time.Time
+}
+
+func (v *reviews) self(_ context.Context, user *call.Identity, r *call.Request) (resource.Object, error) {
+	review, ok := r.Object.(*authenticationv1.SelfSubjectReview)
+	if !ok {
+		return nil, wrongBody(r)
+	}
+	review.CreationTimestamp = metav1.NewTime(v.now().Truncate(time.Second))
+	review.Status.UserInfo = userInfo(user)
+	return review, nil
+}
+
+func wrongBody(r *call.Request) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("not a %s: %T", r.Kind.Kind, r.Object))
+}
+
+// invalidReview leaves the kind out of the message, as Kubernetes does.
+func invalidReview(problems field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName}, "", problems)
+}
+
+func (v *reviews) subjectAccess(ctx context.Context, _ *call.Identity, r *call.Request) (resource.Object, error) {
+	review, ok := r.Object.(*authorizationv1.SubjectAccessReview)
+	if !ok {
+		return nil, wrongBody(r)
+	}
+	problems := checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
+	problems = append(problems, checkWho(&review.Spec)...)
+	if len(problems) > 0 {
+		return nil, invalidReview(problems)
+	}
+	review.Status = v.decide(ctx, subject(&review.Spec), review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
+	return review, nil
+}
+
+func (v *reviews) selfAccess(ctx context.Context, user *call.Identity, r *call.Request) (resource.Object, error) {
+	review, ok := r.Object.(*authorizationv1.SelfSubjectAccessReview)
+	if !ok {
+		return nil, wrongBody(r)
+	}
+	if problems := checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes); len(problems) > 0 {
+		return nil, invalidReview(problems)
+	}
+	review.Status = v.decide(ctx, user, review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
+	return review, nil
+}
+
+func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Request) (resource.Object, error) {
+	review, ok := r.Object.(*authorizationv1.LocalSubjectAccessReview)
+	if !ok {
+		return nil, wrongBody(r)
+	}
+	if review.Namespace == "" {
+		review.Namespace = r.Namespace
+	}
+	spec := field.NewPath("spec")
+	problems := checkWho(&review.Spec)
+	switch {
+	case review.Spec.NonResourceAttributes != nil:
+		// The value is shown with the names of Go's fields.
+		shown := struct{ Path, Verb string }{review.Spec.NonResourceAttributes.Path, review.Spec.NonResourceAttributes.Verb}
+		problems = append(problems, field.Invalid(spec.Child("nonResourceAttributes"), shown, "disallowed on this kind of request"))
+	case review.Spec.ResourceAttributes == nil:
+		problems = append(problems, checkWhat(nil, nil)...)
+	case review.Spec.ResourceAttributes.Namespace != review.Namespace:
+		problems = append(problems, field.Invalid(spec.Child("resourceAttributes", "namespace"), review.Spec.ResourceAttributes.Namespace, "must match metadata.namespace"))
+	}
+	if len(problems) > 0 {
+		return nil, invalidReview(problems)
+	}
+	review.Status = v.decide(ctx, subject(&review.Spec), review.Spec.ResourceAttributes, nil)
+	return review, nil
+}
+
+func checkWhat(about *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) field.ErrorList {
+	spec := field.NewPath("spec")
+	switch {
+	case about != nil && path != nil:
+		return field.ErrorList{field.Invalid(spec.Child("nonResourceAttributes"), path, "cannot be specified in combination with resourceAttributes")}
+	case about == nil && path == nil:
+		return field.ErrorList{field.Invalid(spec.Child("resourceAttributes"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+	}
+	return nil
+}
+
+func checkWho(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
+	if spec.User == "" && len(spec.Groups) == 0 {
+		return field.ErrorList{field.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified")}
+	}
+	return nil
+}
+
+func subject(spec *authorizationv1.SubjectAccessReviewSpec) *call.Identity {
+	user := &call.Identity{Name: spec.User, UID: spec.UID, Groups: spec.Groups}
+	for key, values := range spec.Extra {
+		if user.Extra == nil {
+			user.Extra = map[string][]string{}
+		}
+		user.Extra[strings.ToLower(key)] = values
+	}
+	return user
+}
+
+func (v *reviews) decide(ctx context.Context, user *call.Identity, about *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
+	a := &authz.Attributes{User: user}
+	if about != nil {
+		a.Verb, a.Group, a.Version, a.Resource = about.Verb, about.Group, about.Version, about.Resource
+		a.Subresource, a.Namespace, a.Name = about.Subresource, about.Namespace, about.Name
+		a.Fields = fieldsOf(about.FieldSelector)
+	} else {
+		a.Verb, a.Path = path.Verb, path.Path
+	}
+	allowed, reason, err := v.authorizer.Authorize(ctx, a)
+	status := authorizationv1.SubjectAccessReviewStatus{Allowed: allowed, Reason: reason}
+	if err != nil {
+		status.EvaluationError = err.Error()
+	}
+	return status
+}
+
+// fieldsOf reads the equalities of a selector; the rest limits nothing.
+func fieldsOf(f *authorizationv1.FieldSelectorAttributes) fields.Selector {
+	if f == nil {
+		return fields.Everything()
+	}
+	if selector, err := fields.ParseSelector(f.RawSelector); f.RawSelector != "" && err == nil {
+		return selector
+	}
+	var terms []fields.Selector
+	for _, r := range f.Requirements {
+		if r.Operator == metav1.FieldSelectorOpIn && len(r.Values) == 1 {
+			terms = append(terms, fields.OneTermEqualSelector(r.Key, r.Values[0]))
+		}
+	}
+	return fields.AndSelectors(terms...)
+}
+
+func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Request) (resource.Object, error) {
+	review, ok := r.Object.(*authorizationv1.SelfSubjectRulesReview)
+	if !ok {
+		return nil, wrongBody(r)
+	}
+	if review.Spec.Namespace == "" {
+		return nil, apierrors.NewBadRequest("no namespace on request")
+	}
+	held, missing, err := v.rbac.Rules(ctx, user, review.Spec.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	review.Status = authorizationv1.SubjectRulesReviewStatus{
+		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}, Incomplete: len(missing) > 0,
+	}
+	for i := range held {
+		rule := &held[i]
+		if len(rule.Resources) > 0 {
+			review.Status.ResourceRules = append(review.Status.ResourceRules, authorizationv1.ResourceRule{
+				Verbs: rule.Verbs, APIGroups: rule.APIGroups, Resources: rule.Resources, ResourceNames: rule.ResourceNames,
+			})
+		}
+		if len(rule.NonResourceURLs) > 0 {
+			review.Status.NonResourceRules = append(review.Status.NonResourceRules, authorizationv1.NonResourceRule{
+				Verbs: rule.Verbs, NonResourceURLs: rule.NonResourceURLs,
+			})
+		}
+	}
+	texts := make([]string, 0, len(missing))
+	for _, err := range missing {
+		texts = append(texts, err.Error())
+	}
+	review.Status.EvaluationError = strings.Join(texts, ", ")
+	review.Spec = authorizationv1.SelfSubjectRulesReviewSpec{} // Kubernetes does not repeat it
+	return review, nil
+}
