@@ -6,6 +6,7 @@ package authz
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +46,12 @@ func (s objects) List(_ context.Context, kind *resource.Kind, namespace string, 
 	return nil
 }
 
+// Do is for one caller at a time; locked is for several.
 func (s objects) Do(ctx context.Context, r *call.Request) (*call.Result, error) {
+	if r.Verb == "get" {
+		o, err := s.Get(ctx, r.Kind, r.Namespace, r.Name)
+		return &call.Result{Object: o}, err
+	}
 	for i, o := range s[r.Kind] {
 		if o.GetNamespace() != r.Namespace || o.GetName() != r.Name {
 			continue
@@ -67,6 +73,17 @@ func (s objects) Do(ctx context.Context, r *call.Request) (*call.Result, error) 
 	return &call.Result{Object: r.Object, Created: true}, nil
 }
 
+type locked struct {
+	mu sync.Mutex
+	objects
+}
+
+func (l *locked) Do(ctx context.Context, r *call.Request) (*call.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.objects.Do(ctx, r)
+}
+
 func bootstrapped(t testing.TB) objects {
 	t.Helper()
 	p, err := Bootstrap()
@@ -74,7 +91,7 @@ func bootstrapped(t testing.TB) objects {
 		t.Fatal(err)
 	}
 	s := objects{}
-	if err := Ensure(t.Context(), s, p); err != nil {
+	if err := Ensure(t.Context(), &locked{objects: s}, p); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -273,7 +290,7 @@ func TestEnsure(t *testing.T) {
 	}
 	p.Extend("replicaset-controller", []rbacv1.PolicyRule{rule("get,list", "", "pods,secrets")})
 	p.Extend("new-controller", []rbacv1.PolicyRule{rule("get", "", "pods")})
-	if err := Ensure(t.Context(), s, p); err != nil {
+	if err := Ensure(t.Context(), &locked{objects: s}, p); err != nil {
 		t.Fatal(err)
 	}
 	for name, rules := range map[string]int{"system:discovery": 11, "system:node": 0, "cluster-admin": 3, "system:controller:new-controller": 1} {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -117,29 +118,42 @@ func bootstrapMeta(name string) metav1.ObjectMeta {
 	}
 }
 
-// Store is what Ensure needs: the present objects, and writes as the server itself.
-type Store interface {
-	Get(ctx context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error)
+// Doer carries out requests: a call.Transport, as the server itself or an administrator.
+type Doer interface {
 	Do(ctx context.Context, r *call.Request) (*call.Result, error)
 }
+
+// ensureAtOnce bounds how many objects Ensure looks after at the same time; the store makes their writes one batch.
+const ensureAtOnce = 64
 
 // Ensure makes the policy's objects exist and have at least its rules and subjects, as Kubernetes does at each start; see
 // https://kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation. The namespaces kube-system and
 // kube-public must exist. It reports every problem.
-func Ensure(ctx context.Context, store Store, p *Policy) error {
-	var problems []error
+func Ensure(ctx context.Context, store Doer, p *Policy) error {
+	var work []func() error
 	for _, o := range p.ClusterRoles {
-		problems = append(problems, ensure(ctx, store, rbac.ClusterRoles, o, reconcileClusterRole))
+		work = append(work, func() error { return ensure(ctx, store, rbac.ClusterRoles, o, reconcileClusterRole) })
 	}
 	for _, o := range p.ClusterRoleBindings {
-		problems = append(problems, ensure(ctx, store, rbac.ClusterRoleBindings, o, reconcileClusterRoleBinding))
+		work = append(work, func() error { return ensure(ctx, store, rbac.ClusterRoleBindings, o, reconcileClusterRoleBinding) })
 	}
 	for _, o := range p.Roles {
-		problems = append(problems, ensure(ctx, store, rbac.Roles, o, reconcileRole))
+		work = append(work, func() error { return ensure(ctx, store, rbac.Roles, o, reconcileRole) })
 	}
 	for _, o := range p.RoleBindings {
-		problems = append(problems, ensure(ctx, store, rbac.RoleBindings, o, reconcileRoleBinding))
+		work = append(work, func() error { return ensure(ctx, store, rbac.RoleBindings, o, reconcileRoleBinding) })
 	}
+	problems := make([]error, len(work))
+	free := make(chan struct{}, ensureAtOnce)
+	var wg sync.WaitGroup
+	for i, f := range work {
+		free <- struct{}{}
+		wg.Go(func() {
+			problems[i] = f()
+			<-free
+		})
+	}
+	wg.Wait()
 	return errors.Join(problems...)
 }
 
@@ -152,12 +166,15 @@ const (
 	replace // roleRef is immutable
 )
 
-func ensure[T any](ctx context.Context, store Store, kind *resource.Type[T], want *T, reconcile func(have, want *T) (*T, outcome)) error {
+func ensure[T any](ctx context.Context, store Doer, kind *resource.Type[T], want *T, reconcile func(have, want *T) (*T, outcome)) error {
 	object := kind.Erase(want)
 	namespace, name := object.GetNamespace(), object.GetName()
-	do := func(verb string, o resource.Object) error {
-		_, err := store.Do(ctx, &call.Request{Verb: verb, Kind: kind.Kind, Namespace: namespace, Name: name, Object: o})
-		return err
+	do := func(verb string, o resource.Object) (resource.Object, error) {
+		result, err := store.Do(ctx, &call.Request{Verb: verb, Kind: kind.Kind, Namespace: namespace, Name: name, Object: o})
+		if err != nil {
+			return nil, err
+		}
+		return result.Object, nil
 	}
 	wrap := func(err error) error {
 		if err == nil {
@@ -166,9 +183,9 @@ func ensure[T any](ctx context.Context, store Store, kind *resource.Type[T], wan
 		return fmt.Errorf("ensure %s %s: %w", kind.Kind.Resource, name, err)
 	}
 	for range 5 {
-		have, err := store.Get(ctx, kind.Kind, namespace, name)
+		have, err := do("get", nil)
 		if apierrors.IsNotFound(err) {
-			if err = do("create", object.DeepCopyObject().(resource.Object)); apierrors.IsAlreadyExists(err) {
+			if _, err = do("create", object.DeepCopyObject().(resource.Object)); apierrors.IsAlreadyExists(err) {
 				continue
 			}
 			return wrap(err)
@@ -181,9 +198,9 @@ func ensure[T any](ctx context.Context, store Store, kind *resource.Type[T], wan
 		case keep:
 			return nil
 		case update:
-			err = do("update", kind.Erase(changed))
+			_, err = do("update", kind.Erase(changed))
 		case replace:
-			if err = do("delete", nil); err == nil || apierrors.IsNotFound(err) {
+			if _, err = do("delete", nil); err == nil || apierrors.IsNotFound(err) {
 				continue // and create
 			}
 		}
