@@ -5,6 +5,8 @@ package apiserver
 
 import (
 	"context"
+	"errors"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -18,17 +20,37 @@ import (
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
+	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/hooks"
 )
 
-// bootstrap makes the objects that exist from the start, those of this package first.
+// bootstrap makes the objects that exist from the start: namespaces first, then all others at once, so that the store
+// makes few batches of their writes.
 func (s *Server) bootstrap(ctx context.Context) error {
-	for _, b := range append(s.firstObjects(), s.cfg.Bootstrap...) {
-		if err := s.bootstrapOne(ctx, b); err != nil {
-			return err
-		}
+	namespaces, others := s.firstObjects()
+	if err := s.bootstrapAll(ctx, namespaces); err != nil {
+		return err
 	}
-	return nil
+	var policy error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if s.cfg.Policy != nil {
+			policy = authz.Ensure(ctx, s.objects(), s.cfg.Policy)
+		}
+	})
+	err := s.bootstrapAll(ctx, others)
+	wg.Wait()
+	return errors.Join(err, policy, s.bootstrapAll(ctx, s.cfg.Bootstrap))
+}
+
+func (s *Server) bootstrapAll(ctx context.Context, all []Bootstrap) error {
+	problems := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, b := range all {
+		wg.Go(func() { problems[i] = s.bootstrapOne(ctx, b) })
+	}
+	wg.Wait()
+	return errors.Join(problems...)
 }
 
 func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
@@ -56,11 +78,15 @@ func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
 
 // firstObjects are the namespaces, the priority classes of the system, and the service default/kubernetes with its
 // endpoints.
-func (s *Server) firstObjects() []Bootstrap {
-	var out []Bootstrap
+func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 	add := func(kind *resource.Kind, obj resource.Object, reconcile func(resource.Object) bool) {
-		if s.registries[kind] != nil {
-			out = append(out, Bootstrap{Kind: kind, Object: obj, Reconcile: reconcile})
+		b := Bootstrap{Kind: kind, Object: obj, Reconcile: reconcile}
+		switch {
+		case s.registries[kind] == nil:
+		case kind == core.Namespaces.Kind:
+			namespaces = append(namespaces, b)
+		default:
+			others = append(others, b)
 		}
 	}
 	for _, name := range []string{"kube-system", "kube-public", "kube-node-lease", "default"} {
@@ -91,7 +117,7 @@ func (s *Server) firstObjects() []Bootstrap {
 	if s.cfg.AdvertiseIP.IsValid() {
 		s.firstEndpoints(add, port)
 	}
-	return out
+	return namespaces, others
 }
 
 // firstEndpoints are where the service default/kubernetes leads; the address may change from one start to the next.

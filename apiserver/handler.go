@@ -41,6 +41,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		writeError(w, r, err)
 		return
 	}
+	if text := deprecated(reg.kind); text != "" {
+		addWarnings(w, []string{text})
+	}
 	if isConnect(reg.kind, sc.info.subresource) {
 		s.serveConnect(w, r, reg)
 		return
@@ -81,6 +84,14 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 	s.writeAnswer(w, r, reg, form, a)
 }
 
+// deprecated is the warning with every answer about a kind that has a successor.
+func deprecated(k *resource.Kind) string {
+	if k.Group == "" && k.Resource == "endpoints" {
+		return "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+	}
+	return ""
+}
+
 func notFoundPath() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
@@ -113,6 +124,9 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if namespaced && i.namespace == "" && (verb == "create" || verb == "deletecollection") && !named && i.subresource == "" {
 		return notAllowed()
 	}
+	if i.subresource != "" && !s.subresourceHas(reg, i.subresource, verb) || verb == "deletecollection" && k.Resource == "namespaces" && k.Group == "" {
+		return notAllowed()
+	}
 	if !named && (verb == "update" || verb == "patch") || i.subresource == "" && k.Verbs != nil && !slices.Contains(k.Verbs, verb) {
 		return notAllowed()
 	}
@@ -139,6 +153,21 @@ func (s *Server) hasSubresource(reg *registry, name string) bool {
 		return true
 	}
 	return reg.hook(name) != nil
+}
+
+// subresourceHas says whether a subresource answers a verb.
+func (s *Server) subresourceHas(reg *registry, name, verb string) bool {
+	if isConnect(reg.kind, name) {
+		return true
+	}
+	if name == "status" || name == "scale" {
+		return verb == "get" || verb == "update" || verb == "patch"
+	}
+	h := reg.hook(name)
+	if verb == "create" {
+		return h.Create != nil
+	}
+	return h.Update != nil && (verb == "update" || (verb == "get" || verb == "patch") && name != "finalize")
 }
 
 // isConnect says that a subresource is a stream or proxy, which does not answer with an object.

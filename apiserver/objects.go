@@ -7,12 +7,10 @@ import (
 	"context"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/authn"
-	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/watchcache"
 )
 
@@ -95,12 +93,4 @@ func (s *objects) Update(ctx context.Context, kind *resource.Kind, namespace, na
 		return nil, r.status(name, err)
 	}
 	return e.Object, nil
-}
-
-func resourceOf(a *authz.Attributes) schema.GroupResource {
-	r := a.Resource
-	if a.Subresource != "" {
-		r += "/" + a.Subresource
-	}
-	return schema.GroupResource{Group: a.Group, Resource: r}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"knarr.dev/api/call"
@@ -256,12 +257,29 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 			s.serveResource(w, r, reg)
 			return
 		}
+		if reg := s.resources[podsOf(info)]; reg != nil { // POST to bindings is the old form of pods/NAME/binding
+			if info.verb != "create" || info.name != "" {
+				writeError(w, r, notAllowed())
+				return
+			}
+			info.subresource = "binding"
+			s.serveResource(w, r, reg)
+			return
+		}
 	}
 	if h := s.pathHandler(r.URL.Path); h != nil {
 		h.ServeHTTP(w, r)
 		return
 	}
 	s.serveOther(w, r)
+}
+
+// podsOf names pods if the request is for bindings, else nothing.
+func podsOf(i *requestInfo) schema.GroupVersionResource {
+	if i.group == "" && i.version == "v1" && i.resource == "bindings" && i.subresource == "" {
+		return schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	}
+	return schema.GroupVersionResource{}
 }
 
 func (s *Server) pathHandler(path string) http.Handler {

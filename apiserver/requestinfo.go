@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/fields"
+
 	"knarr.dev/apiserver/authz"
 )
 
@@ -22,6 +24,8 @@ type requestInfo struct {
 	rest string
 	verb string
 	path string
+	// fields is the field selector of the query; nil if it is malformed.
+	fields fields.Selector
 }
 
 // parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
@@ -85,6 +89,7 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 		}
 		return
 	}
+	i.fields, _ = fields.ParseSelector(query.Get("fieldSelector")) // refused later if it is malformed
 	switch i.verb {
 	case "get":
 		i.verb = "list"
@@ -110,6 +115,6 @@ func (i *requestInfo) attributes() *authz.Attributes {
 	}
 	return &authz.Attributes{
 		Verb: i.verb, Group: i.group, Version: i.version, Resource: i.resource, Subresource: i.subresource,
-		Namespace: i.namespace, Name: i.name,
+		Namespace: i.namespace, Name: i.name, Fields: i.fields,
 	}
 }

@@ -48,6 +48,8 @@ type Config struct {
 	Steps func(admission.Reader, admission.Writer) []admission.Step
 	// Hooks lists behaviour of kinds beside that which this package brings.
 	Hooks func(hooks.Store) []hooks.Hook
+	// Policy is what RBAC has from the start, such as authz.Bootstrap's; nil is nothing.
+	Policy *authz.Policy
 	// Bootstrap lists objects that the server creates at start if they are missing, and updates with Reconcile.
 	Bootstrap []Bootstrap
 	// Paths are handlers of other paths (discovery, OpenAPI, streams): longest prefix first if it ends in "/".

@@ -71,6 +71,14 @@ func (r *registry) subKind(name string) schema.GroupVersionKind {
 	if name == "scale" {
 		return scaleKind()
 	}
+	switch name {
+	case "binding":
+		return schema.GroupVersionKind{Version: "v1", Kind: "Binding"}
+	case "eviction":
+		return schema.GroupVersionKind{Group: "policy", Version: "v1", Kind: "Eviction"}
+	case "token":
+		return schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}
+	}
 	for _, sub := range r.kind.Others {
 		if sub.Name == name {
 			return sub.Kind

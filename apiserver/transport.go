@@ -5,11 +5,10 @@ package apiserver
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
@@ -35,10 +34,14 @@ func (s *Server) Transport(identity call.Identity) call.Transport {
 
 // attributes are what a decision about q depends on.
 func attributes(user *call.Identity, q *call.Request) *authz.Attributes {
-	return &authz.Attributes{
+	a := &authz.Attributes{
 		User: user, Verb: q.Verb, Group: q.Kind.Group, Version: q.Kind.Version, Resource: q.Kind.Resource,
-		Subresource: q.Subresource, Namespace: q.Namespace, Name: q.Name,
+		Subresource: q.Subresource, Namespace: q.Namespace, Name: q.Name, Fields: q.Fields,
 	}
+	if a.Fields == nil {
+		a.Fields = fields.Everything()
+	}
+	return a
 }
 
 // authorize returns Forbidden unless user may do what a says.
@@ -53,7 +56,7 @@ func (s *Server) authorize(ctx context.Context, a *authz.Attributes) error {
 	if err != nil && reason == "" {
 		return apierrors.NewInternalError(err)
 	}
-	return forbidden(a, reason)
+	return authz.Forbidden(a, reason)
 }
 
 // Do implements call.Transport.
@@ -124,7 +127,7 @@ func (t *transport) View(ctx context.Context, q *call.Request) (call.View, error
 		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), "watch")
 	}
 	for _, verb := range []string{"list", "watch"} {
-		a := attributes(t.user, &call.Request{Verb: verb, Kind: q.Kind})
+		a := attributes(t.user, &call.Request{Verb: verb, Kind: q.Kind, Fields: q.Fields})
 		if err := s.authorize(ctx, a); err != nil {
 			return nil, err
 		}
@@ -149,31 +152,4 @@ func (t *transport) View(ctx context.Context, q *call.Request) (call.View, error
 	}
 	v, _ := s.views.LoadOrStore(key, r.cache.View(r.kind, r.matcher(q)))
 	return v.(*watchcache.View), nil
-}
-
-// forbidden is Kubernetes' sentence for a refused request.
-func forbidden(a *authz.Attributes, reason string) error {
-	if a.Path != "" {
-		text := fmt.Sprintf("User %q cannot %s path %q", a.User.Name, a.Verb, a.Path)
-		if reason != "" {
-			text += ": " + reason
-		}
-		err := apierrors.NewForbidden(resourceOf(a), "", errors.New(text))
-		err.ErrStatus.Message = "forbidden: " + text
-		return err
-	}
-	what := a.Resource
-	if a.Subresource != "" {
-		what += "/" + a.Subresource
-	}
-	text := fmt.Sprintf("User %q cannot %s resource %q in API group %q", a.User.Name, a.Verb, what, a.Group)
-	if a.Namespace != "" {
-		text += fmt.Sprintf(" in the namespace %q", a.Namespace)
-	} else {
-		text += " at the cluster scope"
-	}
-	if reason != "" {
-		text += ": " + reason
-	}
-	return apierrors.NewForbidden(resourceOf(a), a.Name, errors.New(text))
 }
