@@ -79,6 +79,12 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 	if err != nil {
 		return nil, err
 	}
+	if r := s.registries[q.Kind]; r.cache != nil && q.Verb != "get" && q.Verb != "list" {
+		// Whoever wrote finds the write in its views: loops need not remember what they did.
+		if _, err := r.cache.Recent(ctx); err != nil {
+			return nil, r.status(q.Name, err)
+		}
+	}
 	return a.result(), nil
 }
 
