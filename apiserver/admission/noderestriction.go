@@ -93,11 +93,7 @@ func (n restriction) node(r *Request, node string) error {
 	}
 	switch r.Verb {
 	case "create":
-		obj := core.Nodes.Cast(r.Object)
-		if obj.Spec.ConfigSource != nil {
-			return forbidden(r, fmt.Sprintf("node %q is not allowed to create pods with a non-nil configSource", node))
-		}
-		return refuseLabels(r, node, obj.Labels, nil)
+		return refuseLabels(r, node, core.Nodes.Cast(r.Object).Labels, nil)
 	case "update":
 		obj, old := core.Nodes.Cast(r.Object), core.Nodes.Cast(r.Old)
 		if !equality.Semantic.DeepEqual(obj.Spec.Taints, old.Spec.Taints) {

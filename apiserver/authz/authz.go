@@ -5,7 +5,7 @@
 //
 // New joins, in Kubernetes' order, the superuser group, the node authorizer and RBAC. Decisions read the present roles
 // and bindings from the server's cache, so a binding counts from the moment its write is acknowledged. The bootstrap
-// roles are in bootstrap.yaml; Bootstrap reads them.
+// roles are in bootstrap.jsonl; Bootstrap reads them.
 package authz
 
 import (

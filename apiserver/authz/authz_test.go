@@ -314,3 +314,11 @@ func BenchmarkAuthorize(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkBootstrap(b *testing.B) {
+	for b.Loop() {
+		if _, err := Bootstrap(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,15 +16,16 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/rbac"
 	"knarr.dev/api/resource"
 )
 
-//go:embed bootstrap.yaml
-var bootstrapYAML []byte
+// bootstrapLines has one object a line. It is JSON, not YAML, because it is read at every start.
+//
+//go:embed bootstrap.jsonl
+var bootstrapLines []byte
 
 // AutoUpdate is the annotation that lets the server bring a bootstrap role or binding up to date at start; "false" forbids it.
 const AutoUpdate = "rbac.authorization.kubernetes.io/autoupdate"
@@ -36,38 +38,44 @@ type Policy struct {
 	RoleBindings        []*rbacv1.RoleBinding
 }
 
-// Bootstrap returns the roles and bindings that every Kubernetes v1.36 cluster has. The caller owns them.
+// Bootstrap returns the roles and bindings that every Kubernetes v1.36 cluster has, by name and content as a fresh API server
+// shows them. The caller owns them.
 func Bootstrap() (*Policy, error) {
 	p := &Policy{}
-	for i, document := range bytes.Split(bootstrapYAML, []byte("\n---\n"))[1:] {
-		if err := p.add(document); err != nil {
-			return nil, fmt.Errorf("bootstrap.yaml, document %d: %w", i+1, err)
+	number := 0
+	for line := range bytes.Lines(bootstrapLines) {
+		number++
+		if err := p.add(line); err != nil {
+			return nil, fmt.Errorf("bootstrap.jsonl:%d: %w", number, err)
 		}
 	}
 	return p, nil
 }
 
-func (p *Policy) add(document []byte) error {
+func (p *Policy) add(line []byte) error {
 	var kind metav1.TypeMeta
-	if err := yaml.Unmarshal(document, &kind); err != nil {
+	if err := json.Unmarshal(line, &kind); err != nil {
 		return err
 	}
 	switch kind.Kind {
 	case "ClusterRole":
-		return read(document, &p.ClusterRoles, func(o *rbacv1.ClusterRole) { o.TypeMeta = metav1.TypeMeta{} })
+		return read(line, &p.ClusterRoles, func(o *rbacv1.ClusterRole) { o.TypeMeta = metav1.TypeMeta{} })
 	case "ClusterRoleBinding":
-		return read(document, &p.ClusterRoleBindings, func(o *rbacv1.ClusterRoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
+		return read(line, &p.ClusterRoleBindings, func(o *rbacv1.ClusterRoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
 	case "Role":
-		return read(document, &p.Roles, func(o *rbacv1.Role) { o.TypeMeta = metav1.TypeMeta{} })
+		return read(line, &p.Roles, func(o *rbacv1.Role) { o.TypeMeta = metav1.TypeMeta{} })
 	case "RoleBinding":
-		return read(document, &p.RoleBindings, func(o *rbacv1.RoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
+		return read(line, &p.RoleBindings, func(o *rbacv1.RoleBinding) { o.TypeMeta = metav1.TypeMeta{} })
 	}
 	return fmt.Errorf("unexpected kind %q", kind.Kind)
 }
 
-func read[T any](document []byte, list *[]*T, bare func(*T)) error {
+// read refuses unknown fields: the file is ours.
+func read[T any](line []byte, list *[]*T, bare func(*T)) error {
 	o := new(T)
-	if err := yaml.UnmarshalStrict(document, o); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(o); err != nil {
 		return err
 	}
 	bare(o)
@@ -86,7 +94,7 @@ func nodeRules() []rbacv1.PolicyRule {
 			return role.Rules
 		}
 	}
-	panic("bootstrap.yaml has no system:node")
+	panic("bootstrap.jsonl has no system:node")
 }
 
 // Extend adds a role for one of the program's own loops: a ClusterRole system:controller:NAME for kube-system's service account
