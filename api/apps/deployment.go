@@ -4,9 +4,19 @@
 package apps
 
 import (
-	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	"strings"
+	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -17,9 +27,134 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 	Categories:  []string{"all"},
 	Scope:       resource.Namespaced,
 	StoragePath: "deployments",
-	Subresources: resource.Subresources[appsv1.Deployment]{Status: &resource.Status[appsv1.Deployment]{Prepare: func(obj, old *appsv1.Deployment) {
-		status := obj.Status
-		*obj = *old.DeepCopy()
-		obj.Status = status
-	}}},
+	Default:     defaultDeployment,
+	PrepareCreate: func(d *appsv1.Deployment) {
+		d.Generation, d.Status = 1, appsv1.DeploymentStatus{}
+	},
+	PrepareUpdate: func(d, old *appsv1.Deployment) {
+		d.Status, d.Generation = *old.Status.DeepCopy(), old.Generation
+		if !equality.Semantic.DeepEqual(d.Spec, old.Spec) || !equality.Semantic.DeepEqual(d.Annotations, old.Annotations) {
+			d.Generation++
+		}
+	},
+	Validate: validateDeployment,
+	ValidateUpdate: func(d, old *appsv1.Deployment) field.ErrorList {
+		return apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
+	},
+	Columns: []resource.Column[appsv1.Deployment]{
+		{Name: "Ready", Value: func(d *appsv1.Deployment, _ time.Time) any { return outOf(d.Status.ReadyReplicas, d.Spec.Replicas) }},
+		{Name: "Up-to-date", Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.UpdatedReplicas) }},
+		{Name: "Available", Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.AvailableReplicas) }},
+		{Name: "Age", Value: func(d *appsv1.Deployment, now time.Time) any { return age(d.CreationTimestamp, now) }},
+		{Name: "Containers", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return containerNames(&d.Spec.Template.Spec) }},
+		{Name: "Images", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return containerImages(&d.Spec.Template.Spec) }},
+		{Name: "Selector", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return metav1.FormatLabelSelector(d.Spec.Selector) }},
+	},
+	Subresources: resource.Subresources[appsv1.Deployment]{
+		Status: &resource.Status[appsv1.Deployment]{Prepare: func(obj, old *appsv1.Deployment) {
+			status := obj.Status
+			*obj = *old.DeepCopy()
+			obj.Status = status
+		}},
+		Scale: &resource.Scale[appsv1.Deployment]{
+			Path: ".spec.replicas",
+			Get: func(d *appsv1.Deployment) (int32, int32, string) {
+				return *d.Spec.Replicas, d.Status.Replicas, metav1.FormatLabelSelector(d.Spec.Selector)
+			},
+			Set: func(d *appsv1.Deployment, n int32) { d.Spec.Replicas = &n },
+		},
+	},
 }), func() runtime.Object { return new(appsv1.DeploymentList) })
+
+func defaultDeployment(d *appsv1.Deployment) {
+	s := &d.Spec
+	orDefault(&s.Replicas, 1)
+	orDefault(&s.RevisionHistoryLimit, 10)
+	orDefault(&s.ProgressDeadlineSeconds, 600)
+	if s.Strategy.Type == "" {
+		s.Strategy.Type = appsv1.RollingUpdateDeploymentStrategyType
+	}
+	if s.Strategy.Type == appsv1.RollingUpdateDeploymentStrategyType {
+		if s.Strategy.RollingUpdate == nil {
+			s.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{}
+		}
+		orDefault(&s.Strategy.RollingUpdate.MaxUnavailable, intstr.FromString("25%"))
+		orDefault(&s.Strategy.RollingUpdate.MaxSurge, intstr.FromString("25%"))
+	}
+	core.DefaultPodSpec(&s.Template.Spec)
+}
+
+func orDefault[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
+func validateDeployment(d *appsv1.Deployment) field.ErrorList {
+	s, path := &d.Spec, field.NewPath("spec")
+	problems := apivalidation.ValidateNonnegativeField(int64(*s.Replicas), path.Child("replicas"))
+	problems = append(problems, core.ValidateSelector(s.Selector, &s.Template, path)...)
+	problems = append(problems, core.ValidateTemplate(&s.Template, path.Child("template"))...)
+	problems = append(problems, validateRestart(&s.Template, path)...)
+	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(s.MinReadySeconds), path.Child("minReadySeconds"))...)
+	if s.RevisionHistoryLimit != nil {
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.RevisionHistoryLimit), path.Child("revisionHistoryLimit"))...)
+	}
+	if s.ProgressDeadlineSeconds != nil {
+		at := path.Child("progressDeadlineSeconds")
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.ProgressDeadlineSeconds), at)...)
+		if *s.ProgressDeadlineSeconds <= s.MinReadySeconds {
+			problems = append(problems, field.Invalid(at, *s.ProgressDeadlineSeconds, "must be greater than minReadySeconds"))
+		}
+	}
+	return append(problems, validateStrategy(&s.Strategy, path.Child("strategy"))...)
+}
+
+func validateStrategy(s *appsv1.DeploymentStrategy, at *field.Path) field.ErrorList {
+	switch s.Type {
+	case appsv1.RecreateDeploymentStrategyType:
+		if s.RollingUpdate != nil {
+			return field.ErrorList{field.Forbidden(at.Child("rollingUpdate"), "may not be specified when strategy `type` is 'Recreate'")}
+		}
+		return nil
+	case appsv1.RollingUpdateDeploymentStrategyType:
+		surge, err := intstr.GetScaledValueFromIntOrPercent(s.RollingUpdate.MaxSurge, 100, true)
+		if err != nil || surge < 0 {
+			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxSurge"), *s.RollingUpdate.MaxSurge, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")}
+		}
+		unavailable, err := intstr.GetScaledValueFromIntOrPercent(s.RollingUpdate.MaxUnavailable, 100, true)
+		if err != nil || unavailable < 0 {
+			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxUnavailable"), *s.RollingUpdate.MaxUnavailable, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")}
+		}
+		if surge == 0 && unavailable == 0 {
+			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxUnavailable"), *s.RollingUpdate.MaxUnavailable, "may not be 0 when `maxSurge` is 0")}
+		}
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(at.Child("type"), s.Type,
+		[]appsv1.DeploymentStrategyType{appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType})}
+}
+
+func validateRestart(t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+	if t.Spec.RestartPolicy == corev1.RestartPolicyAlways {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path.Child("template", "spec", "restartPolicy"), t.Spec.RestartPolicy,
+		[]corev1.RestartPolicy{corev1.RestartPolicyAlways})}
+}
+
+func containerNames(s *corev1.PodSpec) string {
+	var all []string
+	for _, c := range s.Containers {
+		all = append(all, c.Name)
+	}
+	return strings.Join(all, ",")
+}
+
+func containerImages(s *corev1.PodSpec) string {
+	var all []string
+	for _, c := range s.Containers {
+		all = append(all, c.Image)
+	}
+	return strings.Join(all, ",")
+}

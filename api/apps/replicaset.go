@@ -4,9 +4,19 @@
 package apps
 
 import (
-	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	"fmt"
+	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -17,9 +27,72 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 	Categories:  []string{"all"},
 	Scope:       resource.Namespaced,
 	StoragePath: "replicasets",
-	Subresources: resource.Subresources[appsv1.ReplicaSet]{Status: &resource.Status[appsv1.ReplicaSet]{Prepare: func(obj, old *appsv1.ReplicaSet) {
-		status := obj.Status
-		*obj = *old.DeepCopy()
-		obj.Status = status
-	}}},
+	Default: func(r *appsv1.ReplicaSet) {
+		orDefault(&r.Spec.Replicas, 1)
+		core.DefaultPodSpec(&r.Spec.Template.Spec)
+	},
+	PrepareCreate: func(r *appsv1.ReplicaSet) {
+		r.Generation, r.Status = 1, appsv1.ReplicaSetStatus{}
+	},
+	PrepareUpdate: func(r, old *appsv1.ReplicaSet) {
+		r.Status, r.Generation = *old.Status.DeepCopy(), old.Generation
+		if !equality.Semantic.DeepEqual(r.Spec, old.Spec) {
+			r.Generation++
+		}
+	},
+	Validate: validateReplicaSet,
+	ValidateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
+		return apivalidation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
+	},
+	Columns: []resource.Column[appsv1.ReplicaSet]{
+		{Name: "Desired", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(*r.Spec.Replicas) }},
+		{Name: "Current", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.Replicas) }},
+		{Name: "Ready", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.ReadyReplicas) }},
+		{Name: "Age", Value: func(r *appsv1.ReplicaSet, now time.Time) any { return age(r.CreationTimestamp, now) }},
+		{Name: "Containers", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return containerNames(&r.Spec.Template.Spec) }},
+		{Name: "Images", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return containerImages(&r.Spec.Template.Spec) }},
+		{Name: "Selector", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return metav1.FormatLabelSelector(r.Spec.Selector) }},
+	},
+	Fields: func(r *appsv1.ReplicaSet) fields.Set {
+		return fields.Set{"status.replicas": fmt.Sprint(r.Status.Replicas)}
+	},
+	FieldNames: []string{"status.replicas"},
+	Subresources: resource.Subresources[appsv1.ReplicaSet]{
+		Status: &resource.Status[appsv1.ReplicaSet]{Prepare: func(obj, old *appsv1.ReplicaSet) {
+			status := obj.Status
+			*obj = *old.DeepCopy()
+			obj.Status = status
+		}},
+		Scale: &resource.Scale[appsv1.ReplicaSet]{
+			Path: ".spec.replicas",
+			Get: func(r *appsv1.ReplicaSet) (int32, int32, string) {
+				return *r.Spec.Replicas, r.Status.Replicas, metav1.FormatLabelSelector(r.Spec.Selector)
+			},
+			Set: func(r *appsv1.ReplicaSet, n int32) { r.Spec.Replicas = &n },
+		},
+	},
 }), func() runtime.Object { return new(appsv1.ReplicaSetList) })
+
+func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
+	path := field.NewPath("spec")
+	problems := apivalidation.ValidateNonnegativeField(int64(*r.Spec.Replicas), path.Child("replicas"))
+	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(r.Spec.MinReadySeconds), path.Child("minReadySeconds"))...)
+	problems = append(problems, core.ValidateSelector(r.Spec.Selector, &r.Spec.Template, path)...)
+	problems = append(problems, core.ValidateTemplate(&r.Spec.Template, path.Child("template"))...)
+	return append(problems, validateRestart(&r.Spec.Template, path)...)
+}
+
+func outOf(ready int32, want *int32) string {
+	n := int32(0)
+	if want != nil {
+		n = *want
+	}
+	return fmt.Sprintf("%d/%d", ready, n)
+}
+
+func age(t metav1.Time, now time.Time) string {
+	if t.IsZero() {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(now.Sub(t.Time))
+}

@@ -4,8 +4,11 @@
 package core
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/resource"
 )
@@ -15,4 +18,10 @@ var ServiceAccounts = resource.WithList(resource.Define(resource.Definition[core
 	Group: "", Version: "v1", Kind: "ServiceAccount", Resource: "serviceaccounts",
 	ShortNames: []string{"sa"},
 	Scope:      resource.Namespaced,
+	Columns: []resource.Column[corev1.ServiceAccount]{
+		{Name: "Secrets", Value: func(s *corev1.ServiceAccount, _ time.Time) any { return int64(len(s.Secrets)) }},
+	},
+	Subresources: resource.Subresources[corev1.ServiceAccount]{Others: []resource.Subresource{
+		{Name: "token", Kind: schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, Verbs: []string{"create"}},
+	}},
 }), func() runtime.Object { return new(corev1.ServiceAccountList) })

@@ -4,16 +4,43 @@
 package events
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
 // Events are core Events in their new form.
-var Events = resource.WithList(resource.Define(resource.Definition[eventsv1.Event]{
+var Events = resource.StoredAs(resource.WithList(resource.Define(resource.Definition[eventsv1.Event]{
 	Group: "events.k8s.io", Version: "v1", Kind: "Event", Resource: "events",
-	ShortNames:  []string{"ev"},
-	Scope:       resource.Namespaced,
-	StoragePath: "events",
-}), func() runtime.Object { return new(eventsv1.EventList) })
+	ShortNames: []string{"ev"},
+	Scope:      resource.Namespaced,
+}), func() runtime.Object { return new(eventsv1.EventList) }), core.Events, toCore, fromCore)
+
+func toCore(e *eventsv1.Event) (*corev1.Event, error) {
+	c := &corev1.Event{
+		ObjectMeta: e.ObjectMeta, EventTime: e.EventTime, Action: e.Action, Reason: e.Reason, Type: e.Type, Message: e.Note,
+		InvolvedObject: e.Regarding, Related: e.Related, Source: e.DeprecatedSource,
+		ReportingController: e.ReportingController, ReportingInstance: e.ReportingInstance,
+		FirstTimestamp: e.DeprecatedFirstTimestamp, LastTimestamp: e.DeprecatedLastTimestamp, Count: e.DeprecatedCount,
+	}
+	if e.Series != nil {
+		c.Series = &corev1.EventSeries{Count: e.Series.Count, LastObservedTime: e.Series.LastObservedTime}
+	}
+	return c, nil
+}
+
+func fromCore(c *corev1.Event) (*eventsv1.Event, error) {
+	e := &eventsv1.Event{
+		ObjectMeta: c.ObjectMeta, EventTime: c.EventTime, Action: c.Action, Reason: c.Reason, Type: c.Type, Note: c.Message,
+		Regarding: c.InvolvedObject, Related: c.Related, DeprecatedSource: c.Source,
+		ReportingController: c.ReportingController, ReportingInstance: c.ReportingInstance,
+		DeprecatedFirstTimestamp: c.FirstTimestamp, DeprecatedLastTimestamp: c.LastTimestamp, DeprecatedCount: c.Count,
+	}
+	if c.Series != nil {
+		e.Series = &eventsv1.EventSeries{Count: c.Series.Count, LastObservedTime: c.Series.LastObservedTime}
+	}
+	return e, nil
+}

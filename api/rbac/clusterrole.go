@@ -4,8 +4,12 @@
 package rbac
 
 import (
+	"time"
+
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -13,6 +17,12 @@ import (
 // ClusterRoles allow things, cluster-wide or wherever a RoleBinding puts them.
 var ClusterRoles = resource.WithList(resource.Define(resource.Definition[rbacv1.ClusterRole]{
 	Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRole", Resource: "clusterroles",
-	Scope:       resource.Cluster,
+	Scope:          resource.Cluster,
+	Name:           path.ValidatePathSegmentName,
+	CreateOnUpdate: true,
+	Validate:       func(r *rbacv1.ClusterRole) field.ErrorList { return validateRules(r.Rules, false) },
+	Columns: []resource.Column[rbacv1.ClusterRole]{
+		{Name: "Created At", Format: "date-time", Value: func(r *rbacv1.ClusterRole, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
+	},
 	StoragePath: "clusterroles",
 }), func() runtime.Object { return new(rbacv1.ClusterRoleList) })

@@ -4,8 +4,13 @@
 package rbac
 
 import (
+	"time"
+
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -13,6 +18,20 @@ import (
 // RoleBindings give a role to subjects in one namespace.
 var RoleBindings = resource.WithList(resource.Define(resource.Definition[rbacv1.RoleBinding]{
 	Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "RoleBinding", Resource: "rolebindings",
-	Scope:       resource.Namespaced,
+	Scope:          resource.Namespaced,
+	Name:           path.ValidatePathSegmentName,
+	CreateOnUpdate: true,
+	Default:        func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) },
+	ValidateUpdate: func(b, old *rbacv1.RoleBinding) field.ErrorList { return sameRole(b.RoleRef, old.RoleRef) },
+	Validate:       func(b *rbacv1.RoleBinding) field.ErrorList { return validateBinding(&b.RoleRef, b.Subjects) },
+	Columns: []resource.Column[rbacv1.RoleBinding]{
+		{Name: "Role", Value: func(b *rbacv1.RoleBinding, _ time.Time) any { return b.RoleRef.Kind + "/" + b.RoleRef.Name }},
+		{Name: "Age", Value: func(b *rbacv1.RoleBinding, now time.Time) any {
+			return duration.HumanDuration(now.Sub(b.CreationTimestamp.Time))
+		}},
+		{Name: "Users", Wide: true, Value: func(b *rbacv1.RoleBinding, _ time.Time) any { return subjects(b.Subjects, rbacv1.UserKind) }},
+		{Name: "Groups", Wide: true, Value: func(b *rbacv1.RoleBinding, _ time.Time) any { return subjects(b.Subjects, rbacv1.GroupKind) }},
+		{Name: "ServiceAccounts", Wide: true, Value: func(b *rbacv1.RoleBinding, _ time.Time) any { return subjects(b.Subjects, rbacv1.ServiceAccountKind) }},
+	},
 	StoragePath: "rolebindings",
 }), func() runtime.Object { return new(rbacv1.RoleBindingList) })

@@ -1,0 +1,219 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func defaultPod(p *corev1.Pod) {
+	DefaultPodSpec(&p.Spec)
+	setDefault(&p.Spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	if p.Spec.HostNetwork {
+		defaultHostPorts(p.Spec.InitContainers)
+		defaultHostPorts(p.Spec.Containers)
+	}
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			defaultRequests(&list[i].Resources)
+		}
+	}
+	if p.Status.Phase == "" {
+		p.Status.Phase = corev1.PodPending
+	}
+	if p.Status.QOSClass == "" {
+		p.Status.QOSClass = QOS(&p.Spec)
+	}
+}
+
+func setDefault[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// DefaultPodSpec fills in the defaults that pods and pod templates share.
+func DefaultPodSpec(s *corev1.PodSpec) {
+	orDefault(&s.DNSPolicy, corev1.DNSClusterFirst)
+	orDefault(&s.RestartPolicy, corev1.RestartPolicyAlways)
+	orDefault(&s.SchedulerName, corev1.DefaultSchedulerName)
+	setDefault(&s.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
+	if s.SecurityContext == nil {
+		s.SecurityContext = &corev1.PodSecurityContext{}
+	}
+	// The deprecated name of the account is kept the same as the current one.
+	orDefault(&s.ServiceAccountName, s.DeprecatedServiceAccount)
+	s.DeprecatedServiceAccount = s.ServiceAccountName
+	for i := range s.InitContainers {
+		defaultContainer(&s.InitContainers[i])
+	}
+	for i := range s.Containers {
+		defaultContainer(&s.Containers[i])
+	}
+	for i := range s.EphemeralContainers {
+		c := corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
+		defaultContainer(&c)
+		s.EphemeralContainers[i].EphemeralContainerCommon = corev1.EphemeralContainerCommon(c)
+	}
+	for i := range s.Volumes {
+		defaultVolume(&s.Volumes[i])
+	}
+}
+
+func defaultContainer(c *corev1.Container) {
+	if c.ImagePullPolicy == "" {
+		c.ImagePullPolicy = corev1.PullIfNotPresent
+		if tagOf(c.Image) == "latest" {
+			c.ImagePullPolicy = corev1.PullAlways
+		}
+	}
+	orDefault(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
+	orDefault(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
+	for i := range c.Ports {
+		orDefault(&c.Ports[i].Protocol, corev1.ProtocolTCP)
+	}
+	for i := range c.Env {
+		if from := c.Env[i].ValueFrom; from != nil && from.FieldRef != nil {
+			orDefault(&from.FieldRef.APIVersion, "v1")
+		}
+	}
+	defaultProbe(c.LivenessProbe)
+	defaultProbe(c.ReadinessProbe)
+	defaultProbe(c.StartupProbe)
+	if c.Lifecycle != nil {
+		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+			if h != nil {
+				defaultHTTPGet(h.HTTPGet)
+			}
+		}
+	}
+}
+
+// tagOf is the tag of an image reference: latest if it has neither tag nor digest.
+func tagOf(image string) string {
+	if strings.Contains(image, "@") {
+		return ""
+	}
+	last := image[strings.LastIndex(image, "/")+1:]
+	if _, tag, found := strings.Cut(last, ":"); found {
+		return tag
+	}
+	return "latest"
+}
+
+func defaultProbe(p *corev1.Probe) {
+	if p == nil {
+		return
+	}
+	orDefault(&p.TimeoutSeconds, 1)
+	orDefault(&p.PeriodSeconds, 10)
+	orDefault(&p.SuccessThreshold, 1)
+	orDefault(&p.FailureThreshold, 3)
+	defaultHTTPGet(p.HTTPGet)
+	if p.GRPC != nil {
+		setDefault(&p.GRPC.Service, "")
+	}
+}
+
+func defaultHTTPGet(h *corev1.HTTPGetAction) {
+	if h == nil {
+		return
+	}
+	orDefault(&h.Path, "/")
+	orDefault(&h.Scheme, corev1.URISchemeHTTP)
+}
+
+// defaultRequests makes the limit the request of every resource that has no request.
+func defaultRequests(r *corev1.ResourceRequirements) {
+	for name, limit := range r.Limits {
+		if _, set := r.Requests[name]; set {
+			continue
+		}
+		if r.Requests == nil {
+			r.Requests = corev1.ResourceList{}
+		}
+		r.Requests[name] = limit.DeepCopy()
+	}
+}
+
+func defaultHostPorts(containers []corev1.Container) {
+	for i := range containers {
+		for j := range containers[i].Ports {
+			orDefault(&containers[i].Ports[j].HostPort, containers[i].Ports[j].ContainerPort)
+		}
+	}
+}
+
+func defaultVolume(v *corev1.Volume) {
+	if v.VolumeSource == (corev1.VolumeSource{}) {
+		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+	}
+	switch {
+	case v.Secret != nil:
+		setDefault(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
+	case v.ConfigMap != nil:
+		setDefault(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
+	case v.DownwardAPI != nil:
+		setDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+		defaultFieldRefs(v.DownwardAPI.Items)
+	case v.HostPath != nil:
+		setDefault(&v.HostPath.Type, corev1.HostPathUnset)
+	case v.Projected != nil:
+		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
+		for i := range v.Projected.Sources {
+			s := &v.Projected.Sources[i]
+			if s.DownwardAPI != nil {
+				defaultFieldRefs(s.DownwardAPI.Items)
+			}
+			if s.ServiceAccountToken != nil {
+				setDefault(&s.ServiceAccountToken.ExpirationSeconds, int64(60*60))
+			}
+		}
+	}
+}
+
+func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
+	for i := range items {
+		if items[i].FieldRef != nil {
+			orDefault(&items[i].FieldRef.APIVersion, "v1")
+		}
+	}
+}
+
+// QOS is the quality of service class that the requests and limits of a pod amount to; see
+// https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/.
+func QOS(s *corev1.PodSpec) corev1.PodQOSClass {
+	counted := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
+	any, guaranteed := false, true
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			r := &list[i].Resources
+			for _, name := range counted {
+				request, limit := r.Requests[name], r.Limits[name]
+				if !request.IsZero() || !limit.IsZero() {
+					any = true
+				}
+				if limit.IsZero() || request.Cmp(limit) != 0 {
+					guaranteed = false
+				}
+			}
+		}
+	}
+	switch {
+	case !any:
+		return corev1.PodQOSBestEffort
+	case guaranteed:
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}
