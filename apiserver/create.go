@@ -63,10 +63,13 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	if obj.GetResourceVersion() != "" {
 		return nil, errStatus500("resourceVersion should not be set on objects to be created")
 	}
+	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
+	if generate {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
 	if r.kind.Default != nil {
 		r.kind.Default(obj)
 	}
-	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	obj.SetCreationTimestamp(now)
 	obj.SetDeletionTimestamp(nil)
@@ -76,21 +79,18 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	if err := r.server.ownCreate(r, o, obj); err != nil {
 		return nil, err
 	}
-	original := obj
+	if !generate {
+		return r.createOnce(ctx, o, obj)
+	}
 	for attempt := 1; ; attempt++ {
-		if generate && attempt < generateAttempts {
-			obj = original.DeepCopyObject().(resource.Object)
-		} else {
-			obj = original
+		a, err := r.createOnce(ctx, o, obj.DeepCopyObject().(resource.Object))
+		if attempt == generateAttempts || !apierrors.IsAlreadyExists(err) {
+			return a, err
 		}
-		if generate {
-			obj.SetName(generateName(obj.GetGenerateName()))
+		obj.SetName(generateName(obj.GetGenerateName()))
+		if r.kind.Default != nil {
+			r.kind.Default(obj)
 		}
-		a, err := r.createOnce(ctx, o, obj)
-		if generate && attempt < generateAttempts && apierrors.IsAlreadyExists(err) {
-			continue
-		}
-		return a, err
 	}
 }
 

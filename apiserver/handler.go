@@ -41,9 +41,6 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		writeError(w, r, err)
 		return
 	}
-	if text := deprecated(reg.kind); text != "" {
-		addWarnings(w, []string{text})
-	}
 	if isConnect(reg.kind, sc.info.subresource) {
 		s.serveConnect(w, r, reg)
 		return
@@ -56,6 +53,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 	if err != nil {
 		writeError(w, r, err)
 		return
+	}
+	if text := deprecated(reg.kind); text != "" {
+		addWarnings(w, []string{text})
 	}
 	q, warnings, err := s.decodeRequest(w, r, reg)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if i.subresource != "" && !s.hasSubresource(reg, i.subresource) {
 		return notFoundPath()
 	}
-	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && named {
+	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
 		return notFoundPath()
 	}
 	verb := i.verb

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 
 	"knarr.dev/api/codec"
@@ -80,11 +81,15 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 		writeObjectPlain(w, r, &info)
 	case path == "metrics":
 		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-	case scopeOf(r).info.isResource:
+	case s.servesVersion(scopeOf(r).info):
 		writeError(w, r, notFoundPath())
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+func (s *Server) servesVersion(i *requestInfo) bool {
+	return i.isResource && s.versions[schema.GroupVersion{Group: i.group, Version: i.version}]
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, kind, one string) {

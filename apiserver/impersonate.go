@@ -30,18 +30,13 @@ func unescapeExtra(key string) string {
 	return key
 }
 
-func impersonationText(groups []string, as *call.Identity) string {
-	var what []string
-	for _, g := range groups {
-		what = append(what, fmt.Sprintf("{Group  %s    }", g))
+// withoutUser is Kubernetes' sentence for impersonation headers without a user.
+func withoutUser(groups []string, as *call.Identity) string {
+	extra := as.Extra
+	if len(extra) == 0 {
+		extra = nil
 	}
-	if as.UID != "" {
-		what = append(what, as.UID)
-	}
-	for k, v := range as.Extra {
-		what = append(what, fmt.Sprintf("%s=%v", k, v))
-	}
-	return "[" + strings.Join(what, " ") + "]"
+	return fmt.Sprintf("requested &user.DefaultInfo{Name:%q, UID:%q, Groups:%#v, Extra:%#v} without impersonating a user name", as.Name, as.UID, groups, extra)
 }
 
 func gvrOf(i *requestInfo) schema.GroupVersionResource {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,9 +121,6 @@ func (s *Server) authenticate(r *http.Request) (*call.Identity, error) {
 		}
 		return user, nil
 	}
-	if r.Header.Get("Authorization") != "" {
-		return nil, fmt.Errorf("credentials are not known")
-	}
 	return &call.Identity{Name: authn.Anonymous, Groups: []string{authn.GroupUnauthenticated}}, nil
 }
 
@@ -161,7 +159,7 @@ func (s *Server) impersonated(r *http.Request) (*call.Identity, error) {
 	}
 	if as.Name == "" {
 		if len(groups) > 0 || as.UID != "" || len(as.Extra) > 0 {
-			return nil, apierrors.NewInternalError(fmt.Errorf("requested %s without impersonating a user", impersonationText(groups, as)))
+			return nil, apierrors.NewBadRequest(withoutUser(groups, as))
 		}
 		return user, nil
 	}
@@ -198,6 +196,9 @@ func (s *Server) impersonated(r *http.Request) (*call.Identity, error) {
 	as.Groups = append([]string(nil), groups...)
 	if isAccount && len(groups) == 0 {
 		as.Groups = []string{authn.GroupServiceAccounts, authn.GroupServiceAccounts + ":" + namespace}
+	}
+	if slices.Contains(as.Groups, authn.GroupUnauthenticated) {
+		return as, nil
 	}
 	if as.Name == authn.Anonymous {
 		return withGroup(as, authn.GroupUnauthenticated), nil
@@ -252,7 +253,7 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 // dispatch hands a request to the resource it names, or to the handler of another path.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	info := scopeOf(r).info
-	if info.isResource {
+	if info.isResource && s.versions[schema.GroupVersion{Group: info.group, Version: info.version}] {
 		if reg := s.resources[gvrOf(info)]; reg != nil {
 			s.serveResource(w, r, reg)
 			return

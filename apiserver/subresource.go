@@ -118,7 +118,7 @@ func (r *registry) modify(ctx context.Context, o *operation, change func(resourc
 		if err := change(obj); err != nil {
 			return nil, err
 		}
-		if errs := r.problems(obj, cur.Object); len(errs) > 0 {
+		if errs := r.looseProblems(obj, cur.Object); len(errs) > 0 {
 			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, errs)
 		}
 		if o.DryRun {

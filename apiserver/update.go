@@ -170,7 +170,9 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		return nil, err
 	}
 	hub = a.Object
-	hub.SetGeneration(old.GetGeneration())
+	if o.Subresource == "" || o.Subresource == "status" {
+		hub.SetGeneration(old.GetGeneration())
+	}
 	hub.SetCreationTimestamp(old.GetCreationTimestamp())
 	hub.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	hub.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
@@ -179,7 +181,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		r.hub.Status.Prepare(hub, old)
 		hub.SetManagedFields(managed)
 		hub.SetResourceVersion(old.GetResourceVersion())
-	} else if o.Subresource == "" && r.hub.PrepareUpdate != nil {
+	} else if (o.Subresource == "" || o.Subresource == "scale") && r.hub.PrepareUpdate != nil {
 		r.hub.PrepareUpdate(hub, old)
 	}
 	a.Object = hub
@@ -206,5 +208,18 @@ func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.
 		}
 		return errs
 	}
+	if o.Subresource != "" && o.Subresource != "scale" {
+		return r.looseProblems(obj, old)
+	}
 	return r.problems(obj, old)
+}
+
+// looseProblems are the problems of an object that the server itself or a subresource changed: fields that are
+// immutable in updates of the main resource may change.
+func (r *registry) looseProblems(obj, old resource.Object) field.ErrorList {
+	errs := metaUpdateProblems(obj, old)
+	if r.hub.Validate != nil {
+		errs = append(errs, r.hub.Validate(obj)...)
+	}
+	return errs
 }

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -122,10 +123,36 @@ func Eviction(store Store) Hook {
 // EphemeralContainers returns the hook of pods/ephemeralcontainers, which adds containers for debugging.
 func EphemeralContainers() Hook {
 	return Hook{Kind: core.Pods.Kind, Subresource: "ephemeralcontainers", Update: func(_ context.Context, obj, stored resource.Object) error {
-		body, pod := core.Pods.Cast(obj), core.Pods.Cast(stored)
-		pod.Spec.EphemeralContainers = body.Spec.EphemeralContainers
-		return nil
+		return setEphemeral(core.Pods.Cast(stored), core.Pods.Cast(obj).Spec.EphemeralContainers)
 	}}
+}
+
+// setEphemeral adds ephemeral containers to a pod; those that it has may neither go nor change.
+func setEphemeral(pod *corev1.Pod, containers []corev1.EphemeralContainer) error {
+	path := field.NewPath("spec", "ephemeralContainers")
+	wanted := map[string]*corev1.EphemeralContainer{}
+	for i := range containers {
+		wanted[containers[i].Name] = &containers[i]
+	}
+	var errs field.ErrorList
+	for i := range pod.Spec.EphemeralContainers {
+		have := &pod.Spec.EphemeralContainers[i]
+		want := wanted[have.Name]
+		switch {
+		case want == nil:
+			errs = append(errs, field.Forbidden(path, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", have.Name)))
+		case !equality.Semantic.DeepEqual(want, have):
+			errs = append(errs, field.Forbidden(path, fmt.Sprintf("existing ephemeral containers %q may not be changed\n", have.Name)))
+		}
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(core.Pods.GroupVersionKind.GroupKind(), pod.Name, errs)
+	}
+	if len(containers) != len(pod.Spec.EphemeralContainers) {
+		pod.Generation++
+	}
+	pod.Spec.EphemeralContainers = containers
+	return nil
 }
 
 // Finalize returns the hook of namespaces/finalize, which the namespace loop calls when a namespace is empty.
