@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/call"
@@ -429,17 +430,23 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		return nil, undecodable(want, err)
 	}
 	q.Object = obj
-	if len(d.Strict) == 0 || q.FieldValidation == metav1.FieldValidationIgnore {
-		return nil, nil
+	o := &operation{Request: q}
+	err = o.strict(want, d.Strict)
+	return o.warnings, err
+}
+
+// strict reports unknown and duplicate fields as the client wants it: as an error, as warnings, or not at all.
+func (o *operation) strict(gvk schema.GroupVersionKind, problems []error) error {
+	if len(problems) == 0 || o.FieldValidation == metav1.FieldValidationIgnore {
+		return nil
 	}
-	if q.FieldValidation == metav1.FieldValidationStrict {
-		return nil, undecodable(want, runtime.NewStrictDecodingError(d.Strict))
+	if o.FieldValidation == metav1.FieldValidationStrict {
+		return undecodable(gvk, runtime.NewStrictDecodingError(problems))
 	}
-	var warnings []string
-	for _, e := range d.Strict {
-		warnings = append(warnings, e.Error())
+	for _, p := range problems {
+		o.warn(p.Error())
 	}
-	return warnings, nil
+	return nil
 }
 
 func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
@@ -451,7 +458,11 @@ func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
 	case types.StrategicMergePatchType:
 		return t, nil
 	}
-	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+	return "", unsupportedPatch()
+}
+
+func unsupportedPatch() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
 		Message: "415: Unsupported Media Type", Details: &metav1.StatusDetails{},
 	}}

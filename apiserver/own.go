@@ -4,9 +4,6 @@
 package apiserver
 
 import (
-	"context"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -23,11 +20,6 @@ func (s *Server) ownCreate(r *registry, o *operation, obj resource.Object) error
 // ownUpdate records who changed which field.
 func (s *Server) ownUpdate(r *registry, o *operation, obj resource.Object, cur *watchcache.Entry) error {
 	return nil
-}
-
-// patch answers PATCH.
-func (r *registry) patch(context.Context, *operation) (*answer, error) {
-	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "patch")
 }
 
 func metaUpdateProblems(obj, old resource.Object) field.ErrorList {

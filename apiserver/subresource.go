@@ -201,12 +201,3 @@ func scaleProblems(name string, s *autoscalingv1.Scale) field.ErrorList {
 	}
 	return errs
 }
-
-// patchSub and patchScale answer PATCH of subresources.
-func (r *registry) patchSub(context.Context, *operation) (*answer, error) {
-	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "patch")
-}
-
-func (r *registry) patchScale(context.Context, *operation) (*answer, error) {
-	return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), "patch")
-}
