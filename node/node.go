@@ -170,7 +170,12 @@ func (a *Agent) Socket() string {
 	if a.config.ContainerdSocket != "" {
 		return a.config.ContainerdSocket
 	}
-	return filepath.Join(a.config.DataDir, "containerd", "containerd.sock")
+	return RuntimeSocket(a.config.DataDir)
+}
+
+// RuntimeSocket is the socket of the containerd that the agent with a data directory runs.
+func RuntimeSocket(dataDir string) string {
+	return filepath.Join(dataDir, "containerd", "containerd.sock")
 }
 
 // Run runs the node's pods until ctx ends. It then stops them, unless they are to be kept.

@@ -45,15 +45,15 @@ func WritePause(w io.Writer, arch string) error {
 func pauseProgram(arch string) ([]byte, error) {
 	switch arch {
 	case "amd64":
-		return elf(62, pauseAMD64()), nil
+		return executable(62, pauseAMD64()), nil
 	case "arm64":
-		return elf(183, pauseARM64()), nil
+		return executable(183, pauseARM64()), nil
 	}
 	return nil, fmt.Errorf("no pause program for architecture %q", arch)
 }
 
-// elf wraps position-independent code in an ELF file with one segment, read and execute.
-func elf(machine uint16, code []byte) []byte {
+// executable wraps position-independent code in an ELF file with one segment, read and execute.
+func executable(machine uint16, code []byte) []byte {
 	const base, headers = 0x400000, 64 + 56
 	size := uint64(headers + len(code))
 	var b bytes.Buffer
