@@ -41,7 +41,7 @@ func applyPatch(kind types.PatchType, object, patch []byte, schema resource.Obje
 	case types.MergePatchType:
 		if !json.Valid(patch) {
 			var v any
-			return nil, apierrors.NewBadRequest(json.Unmarshal(patch, &v).Error())
+			return nil, apierrors.NewBadRequest("error decoding patch: " + json.Unmarshal(patch, &v).Error())
 		}
 		out, err := jsonpatch.MergePatch(object, patch)
 		if errors.Is(err, jsonpatch.ErrBadJSONPatch) {

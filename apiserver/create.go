@@ -186,7 +186,12 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		}
 		return errs
 	}
-	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)...)
+	// Kubernetes checks metadata of updates twice, and says so in the causes: once for all kinds and once for each.
+	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
+	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
+	errs = append(errs, changes...)
+	errs = append(errs, changes...)
+	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
 	errs = append(errs, finalizerProblems(obj, meta)...)
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)

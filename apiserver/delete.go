@@ -169,7 +169,8 @@ func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOption
 		obj.SetFinalizers(finalizers)
 		return len(finalizers) > 0 || held(obj)
 	}
-	if grace == 0 && len(finalizers) == 0 && !held(obj) {
+	stays := grace > 0 || len(finalizers) > 0 || held(obj)
+	if !stays && r.hub.Grace == nil {
 		return false
 	}
 	at := metav1.NewTime(time.Now().Truncate(time.Second).Add(time.Duration(grace) * time.Second))
@@ -182,7 +183,7 @@ func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOption
 	if g := obj.GetGeneration(); g > 0 {
 		obj.SetGeneration(g + 1)
 	}
-	return true
+	return stays
 }
 
 // deletionFinalizers are the finalizers of obj with those of the garbage collector as the deleter wants them.

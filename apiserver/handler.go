@@ -51,6 +51,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		choose = negotiateWatch
 	}
 	form, err := choose(r, protoKind(reg.kind))
+	if err == nil && form.as != "" && reg.kind.Virtual {
+		err = onlyMedia(representations)
+	}
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -444,7 +447,14 @@ func (o *operation) strict(gvk schema.GroupVersionKind, problems []error) error 
 		return undecodable(gvk, runtime.NewStrictDecodingError(problems))
 	}
 	for _, p := range problems {
-		o.warn(p.Error())
+		text, isYAML := strings.CutPrefix(p.Error(), "yaml: unmarshal errors:\n")
+		if !isYAML {
+			o.warn(text)
+			continue
+		}
+		for line := range strings.SplitSeq(text, "\n") {
+			o.warn(strings.TrimSpace(line))
+		}
 	}
 	return nil
 }

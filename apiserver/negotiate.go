@@ -87,12 +87,16 @@ func negotiateWatch(r *http.Request, proto bool) (accepted, error) {
 		return form, notAcceptable(representations + ", " + streams)
 	}
 	if form.media == codec.YAML {
-		return form, &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-			Message: "only the following media types are accepted: " + streams,
-		}}
+		return form, onlyMedia(streams)
 	}
 	return form, nil
+}
+
+func onlyMedia(have string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: "only the following media types are accepted: " + have,
+	}}
 }
 
 func notAcceptable(have string) error {

@@ -83,7 +83,8 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
 	switch {
 	case gone && !o.DryRun:
-		e, rec, err := r.remove(ctx, key, hub, cur.Revision)
+		last := hub.DeepCopyObject().(resource.Object)
+		_, rec, err := r.remove(ctx, key, hub, cur.Revision)
 		if errors.Is(err, store.ErrConflict) {
 			next, again, err = r.retry(o, rec, unconditional)
 			return nil, next, again, err
@@ -92,7 +93,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 			return nil, nil, false, err
 		}
 		o.done = true
-		e, err = e.As(r.kind)
+		e, err := r.dry(key, last, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
 		return &answer{entry: e}, nil, false, err
 	case r.unchanged(hub, cur):
 		return &answer{entry: served}, nil, false, nil

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -123,20 +122,9 @@ func decodeYAML(data []byte, obj runtime.Object) (Decoded, error) {
 	}
 	d, err := decodeJSON(j, obj)
 	if strict != nil {
-		d.Strict = append(yamlProblems(strict), d.Strict...)
+		d.Strict = append([]error{strict}, d.Strict...)
 	}
 	return d, err
-}
-
-// yamlProblems splits the YAML decoder's error into one for each problem.
-func yamlProblems(err error) []error {
-	var out []error
-	for _, line := range strings.Split(err.Error(), "\n") {
-		if line = strings.TrimSpace(line); line != "" && line != "yaml: unmarshal errors:" {
-			out = append(out, errors.New(line))
-		}
-	}
-	return out
 }
 
 func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
