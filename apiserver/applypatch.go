@@ -12,8 +12,10 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -21,8 +23,8 @@ import (
 // maxPatchOperations bounds a JSON patch.
 const maxPatchOperations = 10000
 
-// applyPatch returns the JSON of an object with a patch. schema is an object of its type.
-func applyPatch(kind types.PatchType, object, patch []byte, schema resource.Object) ([]byte, error) {
+// applyPatch returns the JSON of an object with a patch. shape is an object of its type.
+func applyPatch(kind types.PatchType, object, patch []byte, shape resource.Object) ([]byte, error) {
 	switch kind {
 	case types.JSONPatchType:
 		operations, err := jsonpatch.DecodePatch(patch)
@@ -35,7 +37,7 @@ func applyPatch(kind types.PatchType, object, patch []byte, schema resource.Obje
 		}
 		out, err := operations.Apply(object)
 		if err != nil {
-			return nil, unprocessable(err)
+			return nil, unprocessable()
 		}
 		return out, nil
 	case types.MergePatchType:
@@ -49,7 +51,7 @@ func applyPatch(kind types.PatchType, object, patch []byte, schema resource.Obje
 		}
 		return out, err
 	case types.StrategicMergePatchType:
-		out, err := strategicpatch.StrategicMergePatch(object, patch, schema)
+		out, err := strategicpatch.StrategicMergePatch(object, patch, shape)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
@@ -58,11 +60,21 @@ func applyPatch(kind types.PatchType, object, patch []byte, schema resource.Obje
 	return nil, unsupportedPatch()
 }
 
-func unprocessable(err error) error {
+func unprocessable() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-		Message: "the server rejected our request due to an error in our request", Details: &metav1.StatusDetails{
-			Causes: []metav1.StatusCause{{Message: err.Error()}},
-		},
+		Message: "the server rejected our request due to an error in our request", Details: &metav1.StatusDetails{},
 	}}
+}
+
+// badPatch is the error for a patch whose outcome is no object of the kind.
+func badPatch(kind types.PatchType, patch, after []byte, problem error) error {
+	value := string(after)
+	if kind == types.StrategicMergePatchType {
+		var asMap map[string]any
+		if json.Unmarshal(patch, &asMap) == nil {
+			value = fmt.Sprintf("%+v", asMap)
+		}
+	}
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), value, problem.Error())})
 }

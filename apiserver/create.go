@@ -180,7 +180,9 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	meta := field.NewPath("metadata")
 	if old == nil {
 		errs = validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
-		errs = append(errs, finalizerProblems(obj, meta)...)
+		if strictMetadata(k) {
+			errs = append(errs, finalizerProblems(obj, meta)...)
+		}
 		if k.Validate != nil {
 			errs = append(errs, k.Validate(obj)...)
 		}
@@ -190,9 +192,11 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
 	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
 	errs = append(errs, changes...)
-	errs = append(errs, changes...)
-	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
-	errs = append(errs, finalizerProblems(obj, meta)...)
+	if strictMetadata(k) {
+		errs = append(errs, changes...)
+		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
+		errs = append(errs, finalizerProblems(obj, meta)...)
+	}
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)
 	}
@@ -200,6 +204,15 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		errs = append(errs, k.ValidateUpdate(obj, old)...)
 	}
 	return errs
+}
+
+// strictMetadata says whether the rules of a kind check metadata beside the rules of all kinds.
+func strictMetadata(k *resource.Kind) bool {
+	switch k.Resource {
+	case "events", "leases", "poddisruptionbudgets":
+		return false
+	}
+	return true
 }
 
 // finalizerProblems finds finalizers that are neither standard nor have a domain.

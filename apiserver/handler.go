@@ -303,7 +303,7 @@ func listOptions(q *call.Request, query url.Values) error {
 	}
 	if s := query.Get("labelSelector"); s != "" {
 		if q.Labels, err = labels.Parse(s); err != nil {
-			return apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", strings.TrimPrefix(err.Error(), "unable to parse requirement: ")))
+			return apierrors.NewBadRequest(err.Error())
 		}
 	}
 	if s := query.Get("fieldSelector"); s != "" {

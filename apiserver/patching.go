@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/codec"
@@ -66,14 +67,17 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	}
 	stated, err := codec.PeekKind(codec.JSON, after)
 	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
+		return badPatch(o.PatchType, o.Patch, after, err)
 	}
 	if stated != gvk {
-		return wrongKind(stated, gvk)
+		return badPatch(o.PatchType, o.Patch, after, fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", stated.Kind, stated.GroupVersion()))
 	}
 	d, err := codec.Decode(codec.JSON, after, obj)
 	if err != nil {
-		return undecodable(gvk, err)
+		return badPatch(o.PatchType, o.Patch, after, err)
+	}
+	if len(d.Strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
+		return badPatch(o.PatchType, o.Patch, after, runtime.NewStrictDecodingError(d.Strict))
 	}
 	return o.strict(gvk, d.Strict)
 }
