@@ -70,6 +70,9 @@ type Config struct {
 	Controllers []string `yaml:"controllers"`
 	// TokenFile holds static bearer tokens, a line each: token,user,uid,"group1,group2". For development.
 	TokenFile string `yaml:"tokenFile"`
+
+	// inMemory keeps all objects in memory and noSockets serves in-process clients only: for clustertest.
+	inMemory, noSockets bool
 }
 
 // LoadConfig reads a configuration file into c. Unknown keys are errors that name their line.

@@ -1,0 +1,216 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster puts the components together: the only package that knows all of them.
+//
+// Start is the table of contents of a running cluster: store, certificates, network, API server, control loops,
+// scheduler, nodes, DNS, each a part with an owner, started in order and stopped in reverse. Components never meet here:
+// each gets a client with an identity of its own and talks to the API server. Several clusters may run in one process.
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"knarr.dev/api/call"
+	"knarr.dev/apiserver"
+	"knarr.dev/client"
+	"knarr.dev/cluster/internal/nodenet"
+	"knarr.dev/pki"
+	"knarr.dev/store"
+)
+
+// KubernetesVersion is the version whose API is served.
+const KubernetesVersion = "v1.36.3"
+
+// Cluster is a running cluster.
+type Cluster struct {
+	config  Config
+	log     *slog.Logger
+	parts   *supervisor
+	metrics *prometheus.Registry
+
+	store    store.Store
+	pki      *pki.Set
+	network  nodenet.Plan
+	listener net.Listener
+	server   *apiserver.Server
+}
+
+// Start starts what config says and returns when it is ready: the API answers, and the nodes of this process are
+// registered. It stops by itself when ctx ends; Close must be called in any case.
+func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	c := &Cluster{config: config.complete(), log: log, parts: newSupervisor(), metrics: prometheus.NewRegistry()}
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+		when bool
+	}{
+		{"data directory", c.lockDataDir, true},
+		{"store", c.openStore, true},
+		{"certificates", c.openPKI, true},
+		{"network", c.makeNetwork, c.config.Nodes > 0},
+		{"listener", c.listen, !c.config.noSockets},
+		{"API server", c.startServer, true},
+		{"control loops", c.startLoops, c.config.Role != RoleAPIServer},
+		{"scheduler", c.startScheduler, c.config.Role != RoleAPIServer},
+		{"simulated nodes", c.startSimulated, c.config.SimulatedNodes > 0},
+		{"DNS", c.startDNS, c.config.Nodes > 0},
+		{"nodes", c.startNodes, c.config.Nodes > 0},
+	} {
+		if !step.when {
+			continue
+		}
+		if err := step.do(ctx); err != nil {
+			c.parts.stop()
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	stop := context.AfterFunc(ctx, c.parts.end)
+	c.parts.onStop("context", func() error { stop(); return nil })
+	return c, nil
+}
+
+// Done is closed when the context of Start ended or a part failed; Close tells which.
+func (c *Cluster) Done() <-chan struct{} { return c.parts.done }
+
+// Close stops everything and returns what went wrong since the start.
+func (c *Cluster) Close() error { return c.parts.stop() }
+
+// URL is the address of the API server; empty without sockets.
+func (c *Cluster) URL() string {
+	if c.listener == nil {
+		return ""
+	}
+	return "https://" + c.listener.Addr().String()
+}
+
+// KubeconfigFile is where the administrator's kubeconfig is.
+func (c *Cluster) KubeconfigFile() string { return c.config.Kubeconfig }
+
+// Server is the API server, for programs that embed a cluster.
+func (c *Cluster) Server() *apiserver.Server { return c.server }
+
+// Client returns an in-process client under an identity.
+func (c *Cluster) Client(identity call.Identity) *client.Client {
+	return client.New(c.server.Transport(identity))
+}
+
+// Administrator is the identity that may do everything.
+func Administrator() call.Identity {
+	return call.Identity{Name: "admin", Groups: []string{"system:masters", "system:authenticated"}}
+}
+
+func (c *Cluster) openPKI(context.Context) error {
+	set, err := pki.Open(filepath.Join(c.config.DataDir, "pki"), pki.Options{Log: c.log})
+	if err != nil {
+		return err
+	}
+	c.pki = set
+	if !c.config.noSockets {
+		c.parts.run("certificate renewal", set.Run)
+	}
+	return nil
+}
+
+// makeNetwork makes the bridge and, with several nodes, their network namespaces.
+func (c *Cluster) makeNetwork(context.Context) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("real nodes need root: run as root, or use --simulated-nodes N")
+	}
+	c.network = nodenet.Plan{
+		ID:     nodenet.ID(c.config.DataDir),
+		Nodes:  netip.MustParsePrefix(c.config.NodeCIDR),
+		Pods:   netip.MustParsePrefix(c.config.PodCIDR),
+		RunDir: filepath.Join(c.config.DataDir, "run"),
+	}
+	if c.config.Nodes > 1 {
+		for i := range c.config.Nodes {
+			c.network.Namespaced = append(c.network.Namespaced, nodenet.Node{
+				Name:    c.nodeName(i),
+				Address: nth(c.network.Nodes, 11+i),
+				Pods:    podRange(c.network.Pods, i),
+			})
+		}
+	}
+	if err := c.network.Up(); err != nil {
+		return err
+	}
+	c.parts.onStop("network", func() error {
+		if c.config.KeepPods {
+			return nil
+		}
+		return c.network.Down()
+	})
+	return nil
+}
+
+// nodeName is the name of real node number i.
+func (c *Cluster) nodeName(i int) string {
+	if c.config.Nodes == 1 {
+		return c.config.NodeName
+	}
+	return c.config.NodeName + "-" + strconv.Itoa(i+1)
+}
+
+// listen opens the API server's address and, for pods, the same port on the bridge.
+func (c *Cluster) listen(context.Context) error {
+	first, err := net.Listen("tcp", c.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	all := []net.Listener{first}
+	if c.config.Nodes > 0 && !first.Addr().(*net.TCPAddr).IP.IsUnspecified() {
+		port := strconv.Itoa(first.Addr().(*net.TCPAddr).Port)
+		bridge, err := net.Listen("tcp", net.JoinHostPort(c.network.Gateway().String(), port))
+		if err != nil {
+			first.Close()
+			return fmt.Errorf("listen towards pods: %w", err)
+		}
+		all = append(all, bridge)
+	}
+	c.listener = listenAll(all...)
+	return nil
+}
+
+// serverTLS is the API server's side of TLS: its certificate renews itself, client certificates are optional.
+func (c *Cluster) serverTLS() (*tls.Config, error) {
+	names, ips := pki.HostNames()
+	names = append(names, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc."+c.config.ClusterDomain, "localhost")
+	ips = append(ips, net.IPv4(127, 0, 0, 1), net.IPv6loopback, c.serviceRange().Masked().Addr().Next().AsSlice())
+	if c.config.Nodes > 0 {
+		ips = append(ips, c.network.Gateway().AsSlice())
+	}
+	if host, _, err := net.SplitHostPort(c.config.Listen); err == nil {
+		if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+			ips = append(ips, ip)
+		} else if ip == nil && host != "" {
+			names = append(names, host)
+		}
+	}
+	certificate, err := c.pki.Server(names, ips)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: certificate,
+		ClientAuth:     tls.RequestClientCert, // verified by authn, so that a bad one is a 401 and not a broken connection
+		ClientCAs:      c.pki.ClientCAs(),
+		NextProtos:     []string{"h2", "http/1.1"},
+	}, nil
+}
+
+func (c *Cluster) serviceRange() netip.Prefix { return netip.MustParsePrefix(c.config.ServiceCIDR) }

@@ -1,0 +1,149 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"knarr.dev/api"
+	"knarr.dev/api/call"
+	"knarr.dev/apiserver"
+	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/hooks"
+	"knarr.dev/store/pebble"
+)
+
+// openStore opens the embedded store.
+func (c *Cluster) openStore(context.Context) error {
+	options := pebble.Options{Log: c.log}
+	dir := filepath.Join(c.config.DataDir, "store")
+	if c.config.inMemory {
+		options.FS, dir = vfs.NewMem(), "store"
+	}
+	s, err := pebble.Open(dir, options)
+	if err != nil {
+		return err
+	}
+	c.store = s
+	c.parts.onStop("store", s.Close)
+	return nil
+}
+
+// startServer starts the API server and waits until it answers.
+func (c *Cluster) startServer(ctx context.Context) error {
+	config, err := c.serverConfig()
+	if err != nil {
+		return err
+	}
+	if c.server, err = apiserver.New(config); err != nil {
+		return err
+	}
+	c.parts.run("API server", c.server.Run)
+	select {
+	case <-c.server.Ready():
+	case <-c.parts.done:
+		return c.parts.stop()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.config.noSockets {
+		return nil
+	}
+	return c.pki.KeepKubeconfig(c.config.Kubeconfig, c.URL(), "admin", []string{"system:masters"})
+}
+
+func (c *Cluster) serverConfig() (apiserver.Config, error) {
+	config := apiserver.Config{
+		Store: c.store, Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
+		ServiceCIDR: c.serviceRange(), Listener: c.listener,
+	}
+	policy, err := authz.Bootstrap()
+	if err != nil {
+		return config, err
+	}
+	c.extend(policy)
+	config.Policy = policy
+	issuer, err := authn.NewIssuer(c.pki.TokenKey(), "", nil, nil)
+	if err != nil {
+		return config, err
+	}
+	static, err := staticTokens(c.config.TokenFile)
+	if err != nil {
+		return config, err
+	}
+	identities := authn.Config{ClientCAs: c.pki.ClientCAs, Issuer: issuer, Objects: &authn.Objects{}, Static: static}
+	config.Authenticators = authn.New(identities)
+	var authorizer authz.Authorizer // the server calls these in order
+	config.Authorizer = func(r admission.Reader) authz.Authorizer {
+		identities.Objects.Bind(r)
+		authorizer = authz.New(r)
+		return authorizer
+	}
+	config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
+		return admission.Steps(r, w, admission.Config{Authorizer: authorizer})
+	}
+	config.Hooks = func(objects hooks.Store) []hooks.Hook {
+		return hooks.Security(hooks.SecurityDeps{
+			Reader: objects, Authorizer: authorizer, Issuer: issuer, Tokens: authn.NewTokens(identities),
+		})
+	}
+	config.Paths = map[string]http.Handler{
+		"/.well-known/openid-configuration": issuer.Configuration(""),
+		"/openid/v1/jwks":                   issuer.Keys(),
+	}
+	if c.listener == nil {
+		return config, nil
+	}
+	if config.TLS, err = c.serverTLS(); err != nil {
+		return config, err
+	}
+	config.AdvertisePort = c.listener.Addr().(*net.TCPAddr).Port
+	if c.config.Nodes > 0 {
+		config.AdvertiseIP = c.network.Gateway()
+	} else if ip := c.listener.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap(); !ip.IsUnspecified() {
+		config.AdvertiseIP = ip
+	}
+	return config, nil
+}
+
+// staticTokens reads a file of bearer tokens: token,user,uid,"group1,group2".
+func staticTokens(file string) ([]authn.StaticToken, error) {
+	if file == "" {
+		return nil, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("tokenFile: %w", err)
+	}
+	defer f.Close()
+	r := csv.NewReader(f)
+	r.FieldsPerRecord = -1
+	rows, err := r.ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("tokenFile %s: %w", file, err)
+	}
+	var tokens []authn.StaticToken
+	for i, row := range rows {
+		if len(row) < 3 {
+			return nil, fmt.Errorf("tokenFile %s: line %d has %d fields, want token,user,uid,groups", file, i+1, len(row))
+		}
+		t := authn.StaticToken{Token: row[0], Identity: call.Identity{Name: row[1], UID: row[2]}}
+		if len(row) > 3 && row[3] != "" {
+			t.Identity.Groups = strings.Split(row[3], ",")
+		}
+		tokens = append(tokens, t)
+	}
+	return tokens, nil
+}
