@@ -180,9 +180,7 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	meta := field.NewPath("metadata")
 	if old == nil {
 		errs = validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
-		if strictMetadata(k) {
-			errs = append(errs, finalizerProblems(obj, meta)...)
-		}
+		errs = append(errs, finalizerProblems(k, obj, meta)...)
 		if k.Validate != nil {
 			errs = append(errs, k.Validate(obj)...)
 		}
@@ -192,10 +190,10 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
 	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
 	errs = append(errs, changes...)
-	if strictMetadata(k) {
+	if k.Resource != "events" { // which has no rules of its own for metadata
 		errs = append(errs, changes...)
 		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
-		errs = append(errs, finalizerProblems(obj, meta)...)
+		errs = append(errs, finalizerProblems(k, obj, meta)...)
 	}
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)
@@ -206,17 +204,12 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	return errs
 }
 
-// strictMetadata says whether the rules of a kind check metadata beside the rules of all kinds.
-func strictMetadata(k *resource.Kind) bool {
+// finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.
+func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
 	switch k.Resource {
 	case "events", "leases", "poddisruptionbudgets":
-		return false
+		return nil
 	}
-	return true
-}
-
-// finalizerProblems finds finalizers that are neither standard nor have a domain.
-func finalizerProblems(obj resource.Object, meta *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, f := range obj.GetFinalizers() {
 		switch f {

@@ -38,7 +38,7 @@ func (admin) Authenticate(*http.Request) (*call.Identity, error) {
 }
 
 // start runs a server on a store in memory until the test ends.
-func start(t *testing.T) *apiserver.Server {
+func start(t testing.TB) *apiserver.Server {
 	t.Helper()
 	st, err := pebble.Open("store", pebble.Options{FS: vfs.NewMem()})
 	if err != nil {
@@ -79,7 +79,7 @@ func configMap(name string, data map[string]string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Data: data}
 }
 
-func create(t *testing.T, tr call.Transport, name string, labels map[string]string) *corev1.ConfigMap {
+func create(t testing.TB, tr call.Transport, name string, labels map[string]string) *corev1.ConfigMap {
 	t.Helper()
 	m := configMap(name, map[string]string{"k": name})
 	m.Labels = labels

@@ -116,6 +116,13 @@ func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) e
 		}
 		w.cursor, err = c.Watch(after)
 		if errors.Is(err, watchcache.ErrGone) {
+			var missed []*watchcache.Event
+			w.cursor, missed, err = c.Resume(ctx, after)
+			for _, e := range missed {
+				w.convert(e)
+			}
+		}
+		if errors.Is(err, watchcache.ErrGone) {
 			return tooOld(after, c.Oldest())
 		}
 		return err

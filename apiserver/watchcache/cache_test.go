@@ -221,3 +221,47 @@ func TestEncodingsAndObjectsAreShared(t *testing.T) {
 		t.Errorf("encoding without its revision: %s", first)
 	}
 }
+
+func TestResumeFromTheStore(t *testing.T) {
+	w := newWorld(t)
+	one := w.put("a", "1")
+	w.put("a", "2")
+	w.put("b", "3")
+	w.put("a", "")
+	late := New(Config{Kind: w.kind, Store: w.store, Log: slog.New(slog.DiscardHandler)}) // as after a restart
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = late.Run(ctx)
+	}()
+	<-late.Ready()
+	if _, err := late.Watch(one); !errors.Is(err, ErrGone) {
+		t.Fatalf("the history of a new cache reaches back: %v", err)
+	}
+	watcher, missed, err := late.Resume(t.Context(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put("c", "4")
+	next, err := watcher.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range append(missed, next...) {
+		text := e.Entry.Object.GetName() + "=" + e.Entry.Object.(*corev1.ConfigMap).Data["v"]
+		if e.Deleted {
+			text = "-" + text
+		}
+		if e.Prev != nil {
+			text += "<" + e.Prev.Object.(*corev1.ConfigMap).Data["v"]
+		}
+		got = append(got, text)
+	}
+	if want := []string{"a=2<1", "b=3", "-a=2<2", "c=4"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	cancel()
+	<-done
+}
