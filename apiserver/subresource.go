@@ -155,6 +155,9 @@ func (r *registry) scale(ctx context.Context, o *operation) (*answer, error) {
 		if !ok {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("wrong object passed to Scale update: %T", o.Object))
 		}
+		if err := r.checkPlace(o, body); err != nil {
+			return nil, err
+		}
 		return r.updateScale(ctx, o, func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return body, nil })
 	case "patch":
 		return r.patchScale(ctx, o)

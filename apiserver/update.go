@@ -178,9 +178,13 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	hub.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	hub.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
 	if o.Subresource == "status" {
-		managed := hub.GetManagedFields()
+		asked := objectMeta(hub)
 		r.hub.Status.Prepare(hub, old)
-		hub.SetManagedFields(managed)
+		// Writers of status may change what clients own of metadata too.
+		hub.SetManagedFields(asked.ManagedFields)
+		hub.SetLabels(asked.Labels)
+		hub.SetAnnotations(asked.Annotations)
+		hub.SetFinalizers(asked.Finalizers)
 		hub.SetResourceVersion(old.GetResourceVersion())
 	} else if (o.Subresource == "" || o.Subresource == "scale") && r.hub.PrepareUpdate != nil {
 		r.hub.PrepareUpdate(hub, old)
