@@ -191,7 +191,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer a.cri.Close()
 	wait.Go(func() { a.recorder.run(below) })
-	if err := a.watchServices(ctx, &wait); err != nil {
+	if err := a.watchServices(ctx); err != nil {
 		return fmt.Errorf("watch services: %w", err)
 	}
 	if err := a.serve(ctx, &wait, failed); err != nil {
@@ -308,7 +308,7 @@ func (a *Agent) importPause(ctx context.Context) error {
 }
 
 // watchServices keeps what service links are made of.
-func (a *Agent) watchServices(ctx context.Context, wait *sync.WaitGroup) error {
+func (a *Agent) watchServices(ctx context.Context) error {
 	view, err := client.Of(a.client, core.Services).View(ctx, client.ListOptions{})
 	if err != nil {
 		return err

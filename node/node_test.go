@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -30,7 +29,6 @@ import (
 
 	"knarr.dev/node/image"
 	"knarr.dev/node/pod"
-	"knarr.dev/node/server"
 	"knarr.dev/test/images"
 )
 
@@ -319,16 +317,7 @@ func (w *world) get(url string) string {
 
 func (w *world) logs(p *corev1.Pod, container, query string) string {
 	w.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(w.ctx)
-	s := server.New(server.Config{Pods: w.agent.pods, CRI: w.agent.cri, Dial: w.agent.dialer.DialContext, Log: w.agent.log})
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx, listener) }()
-	defer func() { cancel(); <-ended }()
-	answer, err := http.Get(fmt.Sprintf("http://%s/containerLogs/default/%s/%s?%s", listener.Addr(), p.Name, container, query))
+	answer, err := http.Get(fmt.Sprintf("%s/containerLogs/default/%s/%s?%s", w.serve(w.t), p.Name, container, query))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -352,6 +341,7 @@ func TestPodsRun(t *testing.T) {
 	t.Run("containers run in their order", w.testOrder)
 	t.Run("what crashes waits longer each time", w.testCrash)
 	t.Run("a failing liveness probe restarts", w.testLiveness)
+	t.Run("commands and ports reach containers", w.testStreams)
 	t.Run("containers survive the agent", w.testAdoption)
 }
 
@@ -426,7 +416,9 @@ func (w *world) testOrder(t *testing.T) {
 			InitContainers: []corev1.Container{first, sidecar}, Containers: []corev1.Container{last},
 		},
 	})
-	p = w.until("failed", p, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed && p.Status.InitContainerStatuses[1].State.Terminated != nil })
+	p = w.until("failed", p, func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodFailed && p.Status.InitContainerStatuses[1].State.Terminated != nil
+	})
 	end := p.Status.ContainerStatuses[0].State.Terminated
 	if end == nil || end.ExitCode != 3 || end.Message != "bye\n" || end.Reason != "Error" {
 		t.Errorf("main ended with %+v", end)
@@ -463,7 +455,9 @@ func (w *world) testLiveness(t *testing.T) {
 		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"cat", "/tmp/well"}}}, PeriodSeconds: 1, FailureThreshold: 1,
 	}
 	p := w.apply(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "live"}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}})
-	w.until("restarted", p, func(p *corev1.Pod) bool { return p.Status.ContainerStatuses != nil && p.Status.ContainerStatuses[0].RestartCount > 0 })
+	w.until("restarted", p, func(p *corev1.Pod) bool {
+		return p.Status.ContainerStatuses != nil && p.Status.ContainerStatuses[0].RestartCount > 0
+	})
 	w.remove(p, 1)
 	w.until("gone", p, isGone)
 	w.mu.Lock()

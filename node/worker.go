@@ -39,6 +39,9 @@ type worker struct {
 	hooked    map[string]bool
 	probers   map[string]*prober
 	adopted   bool
+	sandboxed bool // the pod has a sandbox
+	acted     bool // this agent did something to the pod
+	final     bool // the status of the ended pod is written
 
 	mu        sync.Mutex
 	latest    *corev1.Pod // the last one known
@@ -60,6 +63,7 @@ func (w *worker) update(p *corev1.Pod) {
 	w.mu.Lock()
 	old := w.latest
 	stop := p == nil && !w.gone
+	seen := p != nil && p.ResourceVersion != "" && p.ResourceVersion == old.ResourceVersion // the worker wrote it itself
 	if p == nil {
 		w.gone = true
 	} else {
@@ -70,7 +74,9 @@ func (w *worker) update(p *corev1.Pod) {
 		w.interrupt()
 	}
 	w.mu.Unlock()
-	w.kick()
+	if !seen {
+		w.kick()
+	}
 }
 
 // kick makes the worker look again.
@@ -152,6 +158,7 @@ func (w *worker) step(acting, ctx context.Context, p *corev1.Pod) (after time.Du
 		return retryDelay, false, false
 	}
 	now := a.now()
+	w.sandboxed = o.Sandbox() != nil && o.Sandbox().Ready
 	w.adopt(p, o, now)
 	w.followProbes(ctx, p, o)
 	w.checkDeadline(p, now)
@@ -161,7 +168,7 @@ func (w *worker) step(acting, ctx context.Context, p *corev1.Pod) (after time.Du
 		return w.stopped(ctx, p, o)
 	}
 	if !w.report(ctx, p, o, false) {
-		plan.After = min(max(plan.After, retryDelay), retryDelay)
+		plan.After = retryDelay
 	}
 	if plan.Empty() {
 		if next := w.refresh(ctx, p, now); next > 0 && (plan.After == 0 || next < plan.After) {
@@ -169,6 +176,7 @@ func (w *worker) step(acting, ctx context.Context, p *corev1.Pod) (after time.Du
 		}
 		return plan.After, false, false
 	}
+	w.acted = true
 	w.act(acting, p, o, &plan)
 	return 0, true, false
 }
@@ -272,10 +280,12 @@ func (w *worker) stopped(ctx context.Context, p *corev1.Pod, o *pod.Observed) (a
 	a := w.agent
 	w.stopProbers()
 	deleted := p.DeletionTimestamp != nil
-	if !pod.Terminal(p.Status.Phase) {
+	// What an earlier agent wrote of an ended pod is not written again from less.
+	if !w.final && (!pod.Terminal(p.Status.Phase) || w.acted) {
 		if !w.report(ctx, p, o, true) {
 			return retryDelay, false, false
 		}
+		w.final = true
 	}
 	if err := w.clean(ctx, p, o, deleted); err != nil {
 		w.log.Warn("cannot remove what the pod left", "error", err)
@@ -317,8 +327,14 @@ const refreshEvery = 30 * time.Second
 
 // refresh brings volumes up to date that follow the API, and returns when to look again.
 func (w *worker) refresh(ctx context.Context, p *corev1.Pod, now time.Time) time.Duration {
-	if w.volumes == nil || len(p.Spec.Volumes) == 0 || p.DeletionTimestamp != nil {
+	if len(p.Spec.Volumes) == 0 || p.DeletionTimestamp != nil || !w.sandboxed {
 		return 0
+	}
+	if w.volumes == nil { // an earlier agent made them
+		if err := w.prepare(ctx, p); err != nil {
+			w.agent.event(p, "", corev1.EventTypeWarning, "FailedMount", err.Error())
+			return refreshEvery
+		}
 	}
 	if left := w.refreshed.Add(refreshEvery).Sub(now); left > 0 {
 		return left

@@ -106,7 +106,7 @@ func (b *builder) phase(stopped bool) corev1.PodPhase {
 		}
 	}
 	switch {
-	case failedInit && !initialized:
+	case failedInit && !initialized && !b.observed.running():
 		return corev1.PodFailed
 	case stopped && (ended > 0 || waiting > 0):
 		if waiting == 0 && ended == succeeded {
@@ -117,7 +117,7 @@ func (b *builder) phase(stopped bool) corev1.PodPhase {
 		return corev1.PodPending
 	case running > 0:
 		return corev1.PodRunning
-	case finished(b.pod, b.observed):
+	case finished(b.pod, b.observed) && !b.observed.running():
 		if ended == succeeded {
 			return corev1.PodSucceeded
 		}
@@ -261,13 +261,16 @@ func (b *builder) conditions(status *corev1.PodStatus, now time.Time) {
 		set(corev1.PodInitialized, "", "")
 	}
 	reason, message := b.unready(status)
-	set(corev1.ContainersReady, reason, message)
+	podReason, podMessage := reason, message
 	if reason == "" {
 		if gates := missingGates(b.pod); len(gates) > 0 {
-			reason, message = "ReadinessGatesNotReady", strings.Join(gates, ", ")
+			podReason, podMessage = "ReadinessGatesNotReady", strings.Join(gates, ", ")
 		}
 	}
-	set(corev1.PodReady, reason, message)
+	set(corev1.PodReady, podReason, podMessage)
+	set(corev1.ContainersReady, reason, message)
+	// Pods that no scheduler placed have no such condition yet.
+	set(corev1.PodScheduled, "", "")
 }
 
 func truth(b bool) corev1.ConditionStatus {

@@ -159,34 +159,27 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, address string) {
 	s.join(r.Context(), client, buffered.Reader, upstream, upstream)
 }
 
-// join copies both ways until one side ends or the request's context does.
+// join copies both ways until one side ends or the request's context does. The protocols inside end their streams by
+// themselves, so the end of a connection in one direction is the end of it.
 func (s *Server) join(ctx context.Context, a net.Conn, fromA io.Reader, b net.Conn, fromB io.Reader) {
 	s.streams.Add(1)
 	defer s.streams.Done()
-	stop := context.AfterFunc(ctx, func() {
-		_ = a.Close()
-		_ = b.Close()
-	})
-	defer stop()
 	done := make(chan struct{}, 2)
 	pipe := func(to net.Conn, from io.Reader) {
 		_, _ = io.Copy(to, from) // a broken stream ends; there is nobody to tell
-		if half, ok := to.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite()
-		} else {
-			_ = to.Close()
-		}
 		done <- struct{}{}
 	}
 	go pipe(b, fromA)
 	go pipe(a, fromB)
-	<-done
-	// What the other side still sends is read by its own pipe until the connections close.
+	ended := 0
 	select {
 	case <-done:
+		ended++
 	case <-ctx.Done():
-		_ = a.Close()
-		_ = b.Close()
+	}
+	_ = a.Close()
+	_ = b.Close()
+	for ; ended < 2; ended++ {
 		<-done
 	}
 }
