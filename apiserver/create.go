@@ -113,7 +113,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		}
 	}
 	if errs := r.problems(hub, nil); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), hub.GetName(), errs)
+		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), hub.GetName(), errs)
 	}
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err

@@ -123,8 +123,8 @@ func (r *registry) preconditions(o *operation, options *metav1.DeleteOptions, ob
 		return nil
 	}
 	conflict := func(text string) error {
-		gr := r.kind.GroupResource()
-		gr.Resource = r.kind.Kind
+		gr := r.hub.GroupResource()
+		gr.Resource = r.hub.Kind
 		return apierrors.NewConflict(gr, obj.GetName(), errors.New(text))
 	}
 	if p.UID != nil && *p.UID != obj.GetUID() {

@@ -214,7 +214,7 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 }
 
 func (r *registry) knowsField(name string) bool {
-	if name == "metadata.name" || name == "metadata.namespace" && r.kind.Scope == resource.Namespaced {
+	if name == "metadata.name" || name == "metadata.namespace" && (r.kind.Scope == resource.Namespaced || len(r.kind.FieldNames) == 0) {
 		return true
 	}
 	for _, f := range r.kind.FieldNames {
@@ -257,9 +257,7 @@ func fieldsOf(k *resource.Kind, o resource.Object) fields.Set {
 		set = fields.Set{}
 	}
 	set["metadata.name"] = o.GetName()
-	if k.Scope == resource.Namespaced {
-		set["metadata.namespace"] = o.GetNamespace()
-	}
+	set["metadata.namespace"] = o.GetNamespace()
 	return set
 }
 

@@ -119,7 +119,7 @@ func (r *registry) modify(ctx context.Context, o *operation, change func(resourc
 			return nil, err
 		}
 		if errs := r.looseProblems(obj, cur.Object); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, errs)
+			return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)
 		}
 		if o.DryRun {
 			return r.dry(cur.Key, obj, cur.Revision), nil

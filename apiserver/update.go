@@ -136,7 +136,7 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 	version := obj.GetResourceVersion()
 	if version == "" || version == "0" {
 		if r.hub.NeedsRevision && o.Verb == "update" {
-			return false, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, field.ErrorList{
+			return false, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, field.ErrorList{
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
 		}
 		return true, nil
@@ -196,7 +196,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		}
 	}
 	if errs := r.updateProblems(o, hub, old); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Name, errs)
+		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)
 	}
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err

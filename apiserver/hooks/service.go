@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -344,26 +345,35 @@ func keep(s, old *corev1.Service) {
 		}
 	}
 	keepPorts(s, old)
+	if s.Spec.Type == corev1.ServiceTypeLoadBalancer || s.Spec.Type == old.Spec.Type {
+		return
+	}
+	s.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+	if equality.Semantic.DeepEqual(s.Spec.AllocateLoadBalancerNodePorts, old.Spec.AllocateLoadBalancerNodePorts) {
+		s.Spec.AllocateLoadBalancerNodePorts = nil
+	}
+	if equality.Semantic.DeepEqual(s.Spec.LoadBalancerClass, old.Spec.LoadBalancerClass) {
+		s.Spec.LoadBalancerClass = nil
+	}
+	if !hasNodePorts(s) && len(s.Spec.ExternalIPs) == 0 && s.Spec.ExternalTrafficPolicy == old.Spec.ExternalTrafficPolicy {
+		s.Spec.ExternalTrafficPolicy = ""
+	}
 }
 
 func keepPorts(s, old *corev1.Service) {
 	if hasNodePorts(old) && hasNodePorts(s) {
-		type key struct {
-			protocol corev1.Protocol
-			port     int32
-		}
-		had := map[key]int32{}
+		had, used := map[string]int32{}, map[int32]bool{}
 		for _, p := range old.Spec.Ports {
-			had[key{p.Protocol, p.Port}] = p.NodePort
+			had[p.Name] = p.NodePort
 		}
-		used := map[int32]bool{}
 		for _, p := range s.Spec.Ports {
 			used[p.NodePort] = true
 		}
 		for i := range s.Spec.Ports {
 			p := &s.Spec.Ports[i]
-			if was := had[key{p.Protocol, p.Port}]; p.NodePort == 0 && was != 0 && !used[was] {
+			if was := had[p.Name]; p.NodePort == 0 && was != 0 && !used[was] {
 				p.NodePort = was
+				used[was] = true
 			}
 		}
 	}
