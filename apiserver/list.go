@@ -146,7 +146,8 @@ func (r *registry) listState(ctx context.Context, q *call.Request, prefix string
 		s, err := r.cache.Fresh(ctx)
 		return s, "", err
 	case q.ResourceVersion == "0" && q.ResourceVersionMatch != metav1.ResourceVersionMatchExact:
-		return r.cache.Newest(), "", nil
+		s, err := r.cache.WaitFor(ctx, 0)
+		return s, "", err
 	}
 	revision, err := parseRevision(q.ResourceVersion)
 	if err != nil {

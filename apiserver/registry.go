@@ -176,7 +176,7 @@ func (r *registry) read(ctx context.Context, o *operation) (*watchcache.Entry, e
 	case "":
 		s, err = r.cache.Fresh(ctx)
 	case "0":
-		s = r.cache.Newest()
+		s, err = r.cache.WaitFor(ctx, 0)
 	default:
 		s, err = r.notOlder(ctx, o.ResourceVersion)
 	}

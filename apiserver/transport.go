@@ -116,7 +116,7 @@ func (t *transport) Watch(ctx context.Context, q *call.Request) (call.Stream, er
 	if err != nil {
 		return nil, err
 	}
-	return &localStream{w: w, closed: make(chan struct{})}, nil
+	return newLocalStream(w), nil
 }
 
 // viewKey names one question for a view.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,6 +48,7 @@ type watchStream struct {
 	deadline *time.Timer
 	last     *time.Timer
 	stopped  <-chan struct{}
+	closed   <-chan struct{} // nil if nobody but ctx ends it
 	sent     int64 // revision of the last bookmark
 	ended    bool
 }
@@ -66,6 +68,9 @@ func (s *Server) watch(ctx context.Context, q *call.Request) (*watchStream, erro
 
 func (r *registry) watch(ctx context.Context, q *call.Request) (*watchStream, error) {
 	if err := r.checkListOptions(q, true); err != nil {
+		return nil, err
+	}
+	if _, err := r.cache.WaitFor(ctx, 0); err != nil { // the server may be starting
 		return nil, err
 	}
 	prefix := r.key(q.Namespace, "")
@@ -161,7 +166,7 @@ func (w *watchStream) initialState(ctx context.Context, q *call.Request) (*watch
 	case q.ResourceVersion == "":
 		return w.r.cache.Recent(ctx)
 	case q.ResourceVersion == "0":
-		return w.r.cache.Newest(), nil
+		return w.r.cache.WaitFor(ctx, 0)
 	}
 	return w.r.notOlder(ctx, q.ResourceVersion)
 }
@@ -264,6 +269,8 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 			return nil, ctx.Err()
 		case <-w.stopped:
 			return nil, io.EOF
+		case <-w.closed:
+			return nil, io.EOF
 		case <-w.deadline.C:
 			return nil, io.EOF
 		case <-changed:
@@ -291,30 +298,21 @@ func (w *watchStream) close() {
 type localStream struct {
 	w       *watchStream
 	pending []watchEvent
+	once    sync.Once
 	closed  chan struct{}
+}
+
+func newLocalStream(w *watchStream) *localStream {
+	l := &localStream{w: w, closed: make(chan struct{})}
+	w.closed = l.closed
+	return l
 }
 
 // Next implements call.Stream.
 func (l *localStream) Next(ctx context.Context) (watch.Event, error) {
 	if len(l.pending) == 0 {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stop := make(chan struct{})
-		defer close(stop)
-		go func() {
-			select {
-			case <-l.closed:
-				cancel()
-			case <-stop:
-			}
-		}()
 		events, err := l.w.next(ctx)
 		if err != nil {
-			select {
-			case <-l.closed:
-				err = io.EOF
-			default:
-			}
 			return watch.Event{}, err
 		}
 		l.pending = events
@@ -329,10 +327,8 @@ func (l *localStream) Next(ctx context.Context) (watch.Event, error) {
 
 // Close implements call.Stream.
 func (l *localStream) Close() {
-	select {
-	case <-l.closed:
-	default:
+	l.once.Do(func() {
 		close(l.closed)
 		l.w.close()
-	}
+	})
 }
