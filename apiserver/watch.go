@@ -49,7 +49,7 @@ type watchStream struct {
 	last     *time.Timer
 	stopped  <-chan struct{}
 	closed   <-chan struct{} // nil if nobody but ctx ends it
-	sent     int64 // revision of the last bookmark
+	sent     int64           // revision of the last bookmark
 	ended    bool
 }
 
