@@ -152,7 +152,6 @@ func New(config Config, c *client.Client, log *slog.Logger) (*Agent, error) {
 	if config.Version == "" {
 		config.Version = "v1.36.3"
 	}
-	log = log.With("node", config.Name)
 	a := &Agent{
 		config: config, client: c, log: log, now: time.Now, workers: map[string]*worker{}, ready: make(chan struct{}),
 		socket: config.ContainerdSocket, recorder: newRecorder(c, log),

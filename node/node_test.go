@@ -22,10 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"knarr.dev/node/image"
 	"knarr.dev/node/pod"
@@ -136,7 +138,7 @@ func newWorld(t *testing.T) *world {
 	agent, err := New(Config{
 		Name: "n1", DataDir: dir, PodCIDR: netip.MustParsePrefix("10.42.7.0/24"), NodeIP: "127.0.0.1", NetNS: "/run/netns/" + name,
 		ClusterDNS: "10.43.0.10",
-	}, nil, slog.New(slog.NewTextHandler(&lockedWriter{w: &log}, nil)))
+	}, nil, slog.New(slog.NewTextHandler(&lockedWriter{w: &log}, nil)).With("node", "n1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,6 +343,8 @@ func TestPodsRun(t *testing.T) {
 	t.Run("containers run in their order", w.testOrder)
 	t.Run("what crashes waits longer each time", w.testCrash)
 	t.Run("a failing liveness probe restarts", w.testLiveness)
+	t.Run("the spec shapes the container", w.testShape)
+	t.Run("a pod ends in good order", w.testEnd)
 	t.Run("commands and ports reach containers", w.testStreams)
 	t.Run("containers survive the agent", w.testAdoption)
 }
@@ -468,6 +472,85 @@ func (w *world) testLiveness(t *testing.T) {
 			t.Errorf("no event %q", want)
 		}
 	}
+}
+
+func (w *world) testShape(t *testing.T) {
+	w.t = t
+	c := box("c", `id -u; id -G; cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max
+		cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max
+		grep CapBnd /proc/self/status | cut -f2; grep NoNewPrivs /proc/self/status | cut -f2; grep Seccomp: /proc/self/status | cut -f2
+		touch /x 2>/dev/null || echo read-only; touch /data/y && stat -c %g /data/y; hostname; cat /etc/resolv.conf; tail -n 4 /etc/hosts
+		df -T /mem | tail -n 1 | awk '{print $2}'; stat -L -c %a /sec/password`)
+	c.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	c.SecurityContext = &corev1.SecurityContext{
+		RunAsUser: ptr.To[int64](1000), ReadOnlyRootFilesystem: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}, {Name: "mem", MountPath: "/mem"}, {Name: "sec", MountPath: "/sec"}}
+	w.secrets["key"] = &corev1.Secret{Data: map[string][]byte{"password": []byte("s3cret")}}
+	p := w.apply(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "shape"}, Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Hostname: "h", Subdomain: "sub", DNSPolicy: corev1.DNSClusterFirst,
+		HostAliases:     []corev1.HostAlias{{IP: "1.2.3.4", Hostnames: []string{"a", "b"}}},
+		SecurityContext: &corev1.PodSecurityContext{FSGroup: ptr.To[int64](2000), SupplementalGroups: []int64{3000}},
+		Volumes: []corev1.Volume{
+			{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "mem", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+			{Name: "sec", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "key", DefaultMode: ptr.To[int32](0o400)}}},
+		},
+		Containers: []corev1.Container{c},
+	}})
+	p = w.until("ended", p, func(p *corev1.Pod) bool { return pod.Terminal(p.Status.Phase) })
+	lines := strings.Split(w.logs(p, "c", ""), "\n")
+	for i, want := range []string{"1000", "0 2000 3000", "50000", "67108864", "0000000000000400", "1", "2", "read-only", "2000", "h"} {
+		if i >= len(lines) || lines[i] != want {
+			t.Errorf("line %d: want %q in %q", i, want, lines)
+		}
+	}
+	rest := strings.Join(lines[min(10, len(lines)):], "\n")
+	for _, want := range []string{
+		"search default.svc.cluster.local svc.cluster.local cluster.local", "nameserver 10.43.0.10", "options ndots:5",
+		p.Status.PodIP + "\th.sub.default.svc.cluster.local\th\n", "1.2.3.4\ta\tb\n", "tmpfs\n", "\n440\n",
+	} {
+		if !strings.Contains(rest, want) {
+			t.Errorf("no %q in %q", want, rest)
+		}
+	}
+	w.remove(p, 1)
+	w.until("gone", p, isGone)
+}
+
+func (w *world) testEnd(t *testing.T) {
+	w.t = t
+	dir := filepath.Join(w.agent.config.DataDir, "told")
+	tell := []corev1.VolumeMount{{Name: "told", MountPath: "/told"}}
+	c := box("c", "trap 'echo term >> /told/log; exit 0' TERM; while :; do sleep 0.1; done")
+	c.Lifecycle = &corev1.Lifecycle{
+		PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", "echo started >> /told/log"}}},
+		PreStop:   &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", "echo stopping >> /told/log"}}},
+	}
+	side := box("side", "trap 'echo side >> /told/log; exit 0' TERM; while :; do sleep 0.1; done")
+	side.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
+	c.VolumeMounts, side.VolumeMounts = tell, tell
+	p := w.apply(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "end"}, Spec: corev1.PodSpec{
+		Volumes: []corev1.Volume{{Name: "told", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
+			Path: dir, Type: ptr.To(corev1.HostPathDirectoryOrCreate),
+		}}}},
+		InitContainers: []corev1.Container{side}, Containers: []corev1.Container{c},
+	}})
+	p = w.until("ready", p, ready)
+	w.remove(p, 30)
+	w.until("gone", p, isGone)
+	raw, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil || string(raw) != "started\nstopping\nterm\nside\n" {
+		t.Errorf("told: %q %v", raw, err)
+	}
+	// One that does not listen is killed when a shorter grace period comes while it is stopped.
+	p = w.apply(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "deaf"}, Spec: corev1.PodSpec{Containers: []corev1.Container{box("c", "trap '' TERM; while :; do sleep 0.1; done")}}})
+	p = w.until("ready", p, ready)
+	w.remove(p, 1000)
+	w.remove(p, 0)
+	w.until("gone", p, isGone)
 }
 
 func (w *world) testAdoption(t *testing.T) {
