@@ -1,3 +1,5 @@
+//go:build whole
+
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
