@@ -207,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	synced := make(chan struct{})
 	loops.Go(func() { a.followPods(running, synced) })
 	loops.Go(func() { a.relist(running, synced) })
+	loops.Go(func() { a.follow(running) })
 	close(a.ready)
 	var err error
 	select {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -47,18 +48,31 @@ func (w *worker) followProbes(ctx context.Context, p *corev1.Pod, o *pod.Observe
 			w.probers[c.ID] = w.newProber(ctx, p, spec, c, ips[0])
 		}
 	}
+	w.forget(o)
 	for id, r := range w.probers {
 		if !running[id] {
 			r.life()
 			r.wait.Wait()
 			delete(w.probers, id)
-			w.mu.Lock()
-			delete(w.probes, id)
-			w.mu.Unlock()
 		} else if p.DeletionTimestamp != nil {
 			r.restart()
 		}
 	}
+}
+
+// forget drops what is remembered of containers that are no more.
+func (w *worker) forget(o *pod.Observed) {
+	there := map[string]bool{}
+	for _, c := range o.Containers {
+		there[c.ID] = true
+	}
+	maps.DeleteFunc(w.hooked, func(key string, _ bool) bool {
+		_, id, _ := strings.Cut(key, " ")
+		return !there[id]
+	})
+	w.mu.Lock()
+	maps.DeleteFunc(w.probes, func(id string, _ pod.Probes) bool { return !there[id] })
+	w.mu.Unlock()
 }
 
 func (w *worker) stopProbers() {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -50,6 +52,31 @@ func (a *Agent) relist(ctx context.Context, synced <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+	}
+}
+
+// follow wakes workers by the runtime's events, where it has them: containerd 2 and CRI-O do, containerd 1 does not.
+func (a *Agent) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		stream, err := a.cri.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+		for err == nil {
+			var event *runtimeapi.ContainerEventResponse
+			if event, err = stream.Recv(); err != nil {
+				break
+			}
+			a.mu.Lock()
+			if w := a.workers[event.GetPodSandboxStatus().GetMetadata().GetUid()]; w != nil {
+				w.kick()
+			}
+			a.mu.Unlock()
+		}
+		if status.Code(err) == codes.Unimplemented {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryDelay):
 		}
 	}
 }

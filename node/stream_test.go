@@ -17,12 +17,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"knarr.dev/node/server"
 	"knarr.dev/test/images"
@@ -100,12 +100,12 @@ func (w *world) testStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tunnel, err := portforward.NewSPDYOverWebsocketDialer(u, config)
+	tunnel, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, dialer := range map[string]httpstream.Dialer{
-		"SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: roundTripper}, "POST", u), "WebSocket": tunnel,
+		"SPDY": spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: roundTripper}, "POST", u), "WebSocket": tunnel,
 	} {
 		t.Run("port-forward over "+name, func(t *testing.T) { forward(t, dialer) })
 	}
@@ -116,7 +116,7 @@ func (w *world) testStreams(t *testing.T) {
 // forward asks the web server in the pod through a forwarded port, twice.
 func forward(t *testing.T, dialer httpstream.Dialer) {
 	stop, ready, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	f, err := portforward.New(dialer, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+	f, err := portforward.NewForStreaming(dialer, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
