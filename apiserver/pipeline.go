@@ -215,15 +215,13 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 		defer cancel()
-		seats := s.flow.seats(info.verb)
-		select {
-		case seats <- struct{}{}:
-			defer func() { <-seats }()
-		default:
+		done, ok := s.flow.queue(ctx, info.verb)
+		if !ok {
 			w.Header().Set("Retry-After", "1")
 			writeError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
 			return
 		}
+		defer done()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
