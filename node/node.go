@@ -208,6 +208,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.followPods(running, synced) })
 	loops.Go(func() { a.relist(running, synced) })
 	loops.Go(func() { a.follow(running) })
+	loops.Go(func() { a.rotateLogs(running) })
 	close(a.ready)
 	var err error
 	select {

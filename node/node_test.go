@@ -344,6 +344,7 @@ func TestPodsRun(t *testing.T) {
 	t.Run("what crashes waits longer each time", w.testCrash)
 	t.Run("a failing liveness probe restarts", w.testLiveness)
 	t.Run("the spec shapes the container", w.testShape)
+	t.Run("logs stay in bounds", w.testRotation)
 	t.Run("a pod ends in good order", w.testEnd)
 	t.Run("commands and ports reach containers", w.testStreams)
 	t.Run("containers survive the agent", w.testAdoption)
@@ -368,7 +369,7 @@ func (w *world) testServer(t *testing.T) {
 			},
 			Containers: []corev1.Container{{
 				Name: "web", Image: images.WebRef, ImagePullPolicy: corev1.PullNever,
-				Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+				Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080, HostPort: 18080}},
 				Env: []corev1.EnvVar{
 					{Name: "GREETING", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}, Key: "greeting"}}},
 					{Name: "BOTH", Value: "$(GREETING) $(NOBODY) $$"},
@@ -393,6 +394,9 @@ func (w *world) testServer(t *testing.T) {
 		if got := strings.TrimRight(w.get(base+path), "\n"); got != strings.TrimRight(want, "\n") {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
+	}
+	if got := w.get("http://10.42.7.1:18080/hostname"); got != "web\n" {
+		t.Errorf("through the host port: %q", got)
 	}
 	if s := p.Status.ContainerStatuses[0]; p.Status.Phase != corev1.PodRunning || !strings.HasPrefix(s.ContainerID, "containerd://") || s.Image != images.WebRef {
 		t.Errorf("status: %+v", s)
@@ -515,6 +519,31 @@ func (w *world) testShape(t *testing.T) {
 		if !strings.Contains(rest, want) {
 			t.Errorf("no %q in %q", want, rest)
 		}
+	}
+	w.remove(p, 1)
+	w.until("gone", p, isGone)
+}
+
+func (w *world) testRotation(t *testing.T) {
+	w.t = t
+	p := w.apply(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "talk"}, Spec: corev1.PodSpec{Containers: []corev1.Container{
+		box("c", "trap 'exit 0' TERM; while :; do echo word; sleep 0.05; done"),
+	}}})
+	w.until("ready", p, ready)
+	dir := filepath.Join(w.agent.logDir(p), "c")
+	seen := map[string]bool{}
+	for len(seen) < maxLogFiles+2 && w.ctx.Err() == nil {
+		w.agent.rotateOnce(w.ctx, 40)
+		old, err := filepath.Glob(filepath.Join(dir, "0.log.*"))
+		if err != nil || len(old) > maxLogFiles-1 {
+			t.Fatalf("%d old logs: %v", len(old), err)
+		}
+		for _, name := range old {
+			seen[name] = true
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "0.log")); err != nil {
+		t.Error(err)
 	}
 	w.remove(p, 1)
 	w.until("gone", p, isGone)
