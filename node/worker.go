@@ -157,6 +157,7 @@ func (w *worker) step(acting, ctx context.Context, p *corev1.Pod) (after time.Du
 		}
 		return retryDelay, false, false
 	}
+	o.AddLost(p)
 	now := a.now()
 	w.sandboxed = o.Sandbox() != nil && o.Sandbox().Ready
 	w.adopt(p, o, now)

@@ -188,6 +188,27 @@ func TestProbesInDecisionAndStatus(t *testing.T) {
 	}
 }
 
+// What the status tells and the runtime does not have any more.
+func TestLost(t *testing.T) {
+	for _, c := range []struct {
+		policy      corev1.RestartPolicy
+		state       corev1.ContainerState
+		plan, phase string
+	}{
+		{corev1.RestartPolicyAlways, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, "start a 5", "Running"},
+		{corev1.RestartPolicyNever, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, "stop", "Failed"},
+		{corev1.RestartPolicyNever, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}, "stop", "Succeeded"},
+	} {
+		p, o := spec(c.policy, "a"), observed("")
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", ContainerID: Prefix + "x", RestartCount: 4, State: c.state}}
+		o.AddLost(p)
+		plan, status := Decide(p, o, NewMemory(), nil, epoch), Status(p, o, NewMemory(), nil, false, epoch)
+		if text(plan) != c.plan || string(status.Phase) != c.phase {
+			t.Errorf("%s: %q %s, want %q %s", c.policy, text(plan), status.Phase, c.plan, c.phase)
+		}
+	}
+}
+
 func TestFields(t *testing.T) {
 	lookup := func(name string) (string, bool) { return "<" + name + ">", name != "NONE" }
 	for input, want := range map[string]string{
