@@ -6,14 +6,50 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"slices"
 
+	"knarr.dev/api"
+	"knarr.dev/api/call"
 	"knarr.dev/apiserver/authz"
+	"knarr.dev/controller"
+	"knarr.dev/controllers"
+	"knarr.dev/pki"
 )
 
 // extend gives the program's own loops their roles.
-func (c *Cluster) extend(*authz.Policy) {}
+func (c *Cluster) extend(policy *authz.Policy) {
+	for _, l := range controllers.All() {
+		policy.Extend(l.Account, l.Needs)
+	}
+}
 
-func (c *Cluster) startLoops(context.Context) error     { return nil }
+// startLoops starts the control loops, each under its own service account.
+func (c *Cluster) startLoops(context.Context) error {
+	var names []string
+	for _, l := range controllers.All() {
+		names = append(names, l.Name)
+	}
+	wanted, err := selected(names, c.config.Controllers)
+	if err != nil {
+		return err
+	}
+	config := controllers.Config{Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA)}
+	for _, l := range controllers.All() {
+		if !slices.Contains(wanted, l.Name) {
+			continue
+		}
+		caller := c.Client(call.Identity{
+			Name:   "system:serviceaccount:kube-system:" + l.Account,
+			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
+		})
+		loop := l.New(caller, config)
+		c.parts.run("control loop "+l.Name, func(ctx context.Context) error {
+			return controller.Run(ctx, caller, loop, controller.Options{Log: c.log, Metrics: c.metrics})
+		})
+	}
+	return nil
+}
+
 func (c *Cluster) startScheduler(context.Context) error { return nil }
 func (c *Cluster) startSimulated(context.Context) error { return nil }
 func (c *Cluster) startDNS(context.Context) error       { return nil }

@@ -1,0 +1,64 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controllers lists the control loops. To add one, write its package and add its line to All.
+package controllers
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"knarr.dev/api/resource"
+	"knarr.dev/client"
+	"knarr.dev/controller"
+	"knarr.dev/controllers/deployment"
+	"knarr.dev/controllers/endpointslice"
+	"knarr.dev/controllers/garbagecollector"
+	"knarr.dev/controllers/namespace"
+	"knarr.dev/controllers/nodelifecycle"
+	"knarr.dev/controllers/podgc"
+	"knarr.dev/controllers/replicaset"
+	"knarr.dev/controllers/rootca"
+	"knarr.dev/controllers/serviceaccount"
+)
+
+// Config is what loops need to know of the cluster.
+type Config struct {
+	// Kinds are all that are served.
+	Kinds []*resource.Kind
+	// CA is the certificate authority of the API server, in PEM form.
+	CA []byte
+}
+
+// Loop is one control loop.
+type Loop struct {
+	// Name is what --controllers selects it by.
+	Name string
+	// Account is its service account in kube-system, after which its role system:controller:ACCOUNT is named.
+	Account string
+	Needs   []rbacv1.PolicyRule
+	New     func(*client.Client, Config) controller.Controller
+}
+
+// All returns the loops in the order in which they start.
+func All() []Loop {
+	plain := func(f func(*client.Client) controller.Controller) func(*client.Client, Config) controller.Controller {
+		return func(c *client.Client, _ Config) controller.Controller { return f(c) }
+	}
+	return []Loop{
+		{"serviceaccount", "service-account-controller", serviceaccount.Needs(), plain(serviceaccount.New)},
+		{"root-ca-certificate-publisher", "root-ca-cert-publisher", rootca.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return rootca.New(c, cfg.CA)
+		}},
+		{"namespace", "namespace-controller", namespace.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return namespace.New(c, cfg.Kinds)
+		}},
+		{"garbage-collector", "generic-garbage-collector", garbagecollector.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return garbagecollector.New(c, cfg.Kinds)
+		}},
+		{"deployment", "deployment-controller", deployment.Needs(), plain(deployment.New)},
+		{"replicaset", "replicaset-controller", replicaset.Needs(), plain(replicaset.New)},
+		{"endpointslice", "endpointslice-controller", endpointslice.Needs(), plain(endpointslice.New)},
+		{"nodelifecycle", "node-controller", nodelifecycle.Needs(), plain(nodelifecycle.New)},
+		{"podgc", "pod-garbage-collector", podgc.Needs(), plain(podgc.New)},
+	}
+}
