@@ -223,6 +223,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wait.Wait()
 	if !a.config.KeepPods && err == nil {
 		a.stopPods(below)
+		if err := a.removeBridge(); err != nil {
+			a.log.Warn("cannot remove the pods' bridge", "error", err)
+		}
 	}
 	return err
 }

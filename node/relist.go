@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"knarr.dev/node/netns"
 	"knarr.dev/node/volume"
 )
 
@@ -220,6 +223,23 @@ func (a *Agent) stopPods(ctx context.Context) {
 		})
 	}
 	wait.Wait()
+}
+
+// removeBridge removes the bridge that the agent's own runtime made for pods.
+func (a *Agent) removeBridge() error {
+	if a.config.ContainerdSocket != "" {
+		return nil
+	}
+	return netns.Do(a.config.NetNS, func() error {
+		link, err := netlink.LinkByName(a.config.Bridge)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	})
 }
 
 func (a *Agent) stopPod(ctx context.Context, s *runtimeapi.PodSandbox, containers []*runtimeapi.Container) {
