@@ -148,8 +148,7 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 			obj.SetNamespace(o.Namespace)
 		case o.Namespace:
 		default:
-			return apierrors.NewBadRequest(fmt.Sprintf(
-				"the namespace of the provided object does not match the namespace sent on the request"))
+			return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 		}
 	} else {
 		obj.SetNamespace("")

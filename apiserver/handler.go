@@ -5,7 +5,6 @@ package apiserver
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -360,7 +359,7 @@ func deleteOptions(q *call.Request, r *http.Request, body []byte) error {
 			return apierrors.NewBadRequest(err.Error())
 		}
 		if d.Kind.Kind != "" && d.Kind.Kind != "DeleteOptions" {
-			return apierrors.NewBadRequest(fmt.Sprintf("decoded object cannot be converted to DeleteOptions"))
+			return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
 		}
 		q.DryRun = q.DryRun || len(q.Delete.DryRun) > 0
 		return validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(q.Delete)}.err()

@@ -156,7 +156,7 @@ func (r *registry) listState(ctx context.Context, q *call.Request, prefix string
 	if q.ResourceVersionMatch == metav1.ResourceVersionMatchExact || q.ResourceVersionMatch == "" && q.Limit > 0 {
 		s, err := r.exact(ctx, revision)
 		if errors.Is(err, store.ErrCompacted) {
-			return nil, "", apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old."))
+			return nil, "", apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 		}
 		return s, "", err
 	}

@@ -202,19 +202,17 @@ func (r *registry) notOlder(ctx context.Context, resourceVersion string) (*watch
 	}
 	waiting, cancel := context.WithTimeout(ctx, tooLarge)
 	defer cancel()
-	for {
-		s, err := r.cache.WaitFor(waiting, revision)
-		if err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if s, err = r.cache.Fresh(ctx); err != nil || s.Revision >= revision {
-			return s, err
-		}
-		return nil, tooLargeError(revision, s.Revision)
+	s, err := r.cache.WaitFor(waiting, revision)
+	if err == nil {
+		return s, nil
 	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if s, err = r.cache.Fresh(ctx); err != nil || s.Revision >= revision {
+		return s, err
+	}
+	return nil, tooLargeError(revision, s.Revision)
 }
 
 // tooLargeError says that a revision lies in the future.
@@ -331,12 +329,4 @@ func (r *registry) toHub(obj resource.Object) (resource.Object, error) {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return hub, nil
-}
-
-// toKind brings a stored object into the served form.
-func (r *registry) toKind(obj resource.Object) (resource.Object, error) {
-	if r.kind.Stored == nil {
-		return obj, nil
-	}
-	return r.kind.Stored.FromHub(obj)
 }

@@ -1,5 +1,3 @@
-//go:build whole
-
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
