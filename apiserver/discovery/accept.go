@@ -1,0 +1,67 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package discovery
+
+import (
+	"mime"
+	"sort"
+	"strconv"
+	"strings"
+
+	"knarr.dev/api/codec"
+)
+
+// form is what a client wants an answer as.
+type form struct {
+	media      string
+	aggregated bool
+}
+
+type clause struct {
+	media  string
+	params map[string]string
+	q      float64
+}
+
+// choose takes the first form of an Accept header that there is. Only /api and /apis have an aggregated form.
+func choose(header string, canAggregate bool) (form, bool) {
+	if strings.TrimSpace(header) == "" {
+		return form{media: codec.JSON}, true
+	}
+	var clauses []clause
+	for part := range strings.SplitSeq(header, ",") {
+		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil {
+			continue
+		}
+		c := clause{media: media, params: params, q: 1}
+		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
+			c.q = q
+		}
+		if c.q > 0 {
+			clauses = append(clauses, c)
+		}
+	}
+	sort.SliceStable(clauses, func(i, j int) bool { return clauses[i].q > clauses[j].q })
+	for _, c := range clauses {
+		var f form
+		switch c.media {
+		case "*/*", "application/*", codec.JSON:
+			f.media = codec.JSON
+		case codec.YAML, codec.Proto:
+			f.media = c.media
+		default:
+			continue
+		}
+		if as := c.params["as"]; as != "" {
+			if !canAggregate || f.media == codec.YAML || as != "APIGroupDiscoveryList" ||
+				c.params["g"] != "apidiscovery.k8s.io" || c.params["v"] != "v2" {
+				continue
+			}
+			f.aggregated = true
+		}
+		return f, true
+	}
+	return form{}, false
+}

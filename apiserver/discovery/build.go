@@ -1,0 +1,239 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package discovery
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+
+	"knarr.dev/api/resource"
+)
+
+// groupOrder is the order of Kubernetes' own groups; others follow by name. Clients prefer earlier groups when a short
+// name is ambiguous.
+func groupOrder() []string {
+	return []string{
+		"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
+		"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
+		"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
+		"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
+	}
+}
+
+type groupKinds struct {
+	name     string
+	versions []string // preferred first
+	kinds    map[string][]*resource.Kind
+}
+
+func groupsOf(kinds []*resource.Kind) []*groupKinds {
+	byName := map[string]*groupKinds{}
+	var groups []*groupKinds
+	for _, k := range kinds {
+		g := byName[k.Group]
+		if g == nil {
+			g = &groupKinds{name: k.Group, kinds: map[string][]*resource.Kind{}}
+			byName[k.Group] = g
+			groups = append(groups, g)
+		}
+		if g.kinds[k.Version] == nil {
+			g.versions = append(g.versions, k.Version)
+		}
+		g.kinds[k.Version] = append(g.kinds[k.Version], k)
+	}
+	order := map[string]int{}
+	for i, name := range groupOrder() {
+		order[name] = i
+	}
+	rank := func(name string) int {
+		if i, ok := order[name]; ok {
+			return i
+		}
+		return len(order)
+	}
+	slices.SortFunc(groups, func(a, b *groupKinds) int {
+		return cmp.Or(cmp.Compare(rank(a.name), rank(b.name)), strings.Compare(a.name, b.name))
+	})
+	for _, g := range groups {
+		slices.SortFunc(g.versions, func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+		for _, v := range g.versions {
+			slices.SortFunc(g.kinds[v], func(a, b *resource.Kind) int { return strings.Compare(a.Resource, b.Resource) })
+		}
+	}
+	return groups
+}
+
+func build(kinds []*resource.Kind) *documents {
+	d := &documents{plain: map[string]*document{}, aggregated: map[string]*document{}}
+	list := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
+	legacy, others := &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}, &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}
+	versions := &metav1.APIVersions{Versions: []string{}}
+	for _, g := range groupsOf(kinds) {
+		into, prefix := others, "/apis/"+g.name
+		if g.name == "" {
+			into, prefix = legacy, "/api"
+			versions.Versions = g.versions
+		} else {
+			group := g.describe()
+			list.Groups = append(list.Groups, *group)
+			d.plain[prefix] = newDocument(metaKind("APIGroup"), group)
+		}
+		into.Items = append(into.Items, g.aggregate())
+		for _, v := range g.versions {
+			d.plain[prefix+"/"+v] = newDocument(metaKind("APIResourceList"), g.resources(v))
+		}
+	}
+	d.plain["/api"] = newDocument(metaKind("APIVersions"), versions)
+	d.plain["/apis"] = newDocument(metaKind("APIGroupList"), list)
+	d.aggregated["/api"] = newDocument(aggregatedKind(), legacy)
+	d.aggregated["/apis"] = newDocument(aggregatedKind(), others)
+	return d
+}
+
+func (g *groupKinds) describe() *metav1.APIGroup {
+	out := &metav1.APIGroup{Name: g.name}
+	for _, v := range g.versions {
+		out.Versions = append(out.Versions, metav1.GroupVersionForDiscovery{
+			GroupVersion: schema.GroupVersion{Group: g.name, Version: v}.String(), Version: v})
+	}
+	out.PreferredVersion = out.Versions[0]
+	return out
+}
+
+// entry is one resource with its subresources.
+type entry struct {
+	name, singular string
+	kind           *resource.Kind          // nil for bindings, which no kind describes
+	gvk            schema.GroupVersionKind // of bodies
+	namespaced     bool
+	verbs          []string
+	subresources   []resource.Subresource
+}
+
+// entries are the resources of a version by name.
+func (g *groupKinds) entries(version string) []entry {
+	var out []entry
+	for _, k := range g.kinds[version] {
+		e := entry{
+			name: k.Resource, singular: k.Singular, kind: k, gvk: k.GroupVersionKind,
+			namespaced: k.Scope == resource.Namespaced, verbs: verbsOf(k), subresources: subresourcesOf(k),
+		}
+		if k.Group == "" && k.Resource == "pods" {
+			for _, sub := range e.subresources {
+				if sub.Name == "binding" { // reachable by its old path too
+					out = append(out, entry{name: "bindings", singular: "binding", gvk: sub.Kind, namespaced: true, verbs: []string{"create"}})
+				}
+			}
+		}
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+func verbsOf(k *resource.Kind) []string {
+	var verbs []string
+	switch {
+	case k.Verbs != nil:
+		verbs = slices.Clone(k.Verbs)
+	case k.Virtual:
+		verbs = []string{"create"}
+	default:
+		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+	}
+	if k.Group == "" && k.Resource == "namespaces" {
+		verbs = slices.DeleteFunc(verbs, func(v string) bool { return v == "deletecollection" })
+	}
+	slices.Sort(verbs)
+	return verbs
+}
+
+func subresourcesOf(k *resource.Kind) []resource.Subresource {
+	out := slices.Clone(k.Others)
+	objectVerbs := []string{"get", "patch", "update"}
+	if k.Status != nil {
+		out = append(out, resource.Subresource{Name: "status", Kind: k.GroupVersionKind, Verbs: objectVerbs})
+	}
+	if k.Scale != nil {
+		out = append(out, resource.Subresource{Name: "scale", Kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: objectVerbs})
+	}
+	slices.SortFunc(out, func(a, b resource.Subresource) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (g *groupKinds) resources(version string) *metav1.APIResourceList {
+	gv := schema.GroupVersion{Group: g.name, Version: version}
+	out := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
+	for _, e := range g.entries(version) {
+		r := metav1.APIResource{Name: e.name, SingularName: e.singular, Namespaced: e.namespaced, Kind: e.gvk.Kind, Verbs: e.verbs}
+		if k := e.kind; k != nil {
+			r.ShortNames, r.Categories = k.ShortNames, k.Categories
+			if !k.Virtual {
+				r.StorageVersionHash = storageVersionHash(k)
+			}
+		}
+		out.APIResources = append(out.APIResources, r)
+		for _, sub := range e.subresources {
+			s := metav1.APIResource{Name: e.name + "/" + sub.Name, Namespaced: e.namespaced, Kind: sub.Kind.Kind, Verbs: sub.Verbs}
+			if sub.Kind.GroupVersion() != gv {
+				s.Group, s.Version = sub.Kind.Group, sub.Kind.Version
+			}
+			out.APIResources = append(out.APIResources, s)
+		}
+	}
+	return out
+}
+
+// storageVersionHash tells clients when the stored form changes; it means nothing else.
+func storageVersionHash(k *resource.Kind) string {
+	if k.Stored != nil {
+		k = k.Stored.Hub
+	}
+	sum := sha256.Sum256([]byte(k.Group + "/" + k.Version + "/" + k.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
+}
+
+func (g *groupKinds) aggregate() apidiscoveryv2.APIGroupDiscovery {
+	out := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: g.name}}
+	for _, v := range g.versions {
+		gv := schema.GroupVersion{Group: g.name, Version: v}
+		av := apidiscoveryv2.APIVersionDiscovery{Version: v, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
+		for _, e := range g.entries(v) {
+			scope := apidiscoveryv2.ScopeCluster
+			if e.namespaced {
+				scope = apidiscoveryv2.ScopeNamespace
+			}
+			r := apidiscoveryv2.APIResourceDiscovery{
+				Resource: e.name, ResponseKind: responseKind(e.gvk, gv), Scope: scope, SingularResource: e.singular, Verbs: e.verbs,
+			}
+			if e.kind != nil {
+				r.ShortNames, r.Categories = e.kind.ShortNames, e.kind.Categories
+			}
+			for _, sub := range e.subresources {
+				r.Subresources = append(r.Subresources, apidiscoveryv2.APISubresourceDiscovery{
+					Subresource: sub.Name, ResponseKind: responseKind(sub.Kind, gv), Verbs: sub.Verbs,
+				})
+			}
+			av.Resources = append(av.Resources, r)
+		}
+		out.Versions = append(out.Versions, av)
+	}
+	return out
+}
+
+// responseKind leaves out the group and version that the document is about.
+func responseKind(gvk schema.GroupVersionKind, here schema.GroupVersion) *metav1.GroupVersionKind {
+	if gvk.GroupVersion() == here {
+		return &metav1.GroupVersionKind{Kind: gvk.Kind}
+	}
+	return &metav1.GroupVersionKind{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind}
+}

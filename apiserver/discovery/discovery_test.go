@@ -1,0 +1,114 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package discovery_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+
+	"knarr.dev/api"
+	knarr "knarr.dev/apiserver/discovery"
+)
+
+const aggregated = "application/json;v=v2;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList"
+
+func get(t *testing.T, h http.Handler, path string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestForms(t *testing.T) {
+	h := knarr.New(api.Kinds(), "10.0.0.1:6443")
+	for _, c := range []struct {
+		path, accept string
+		status       int
+		contentType  string
+		has          string
+	}{
+		{"/api", "", 200, "application/json", `"serverAddress":"10.0.0.1:6443"`},
+		{"/api/", "", 200, "application/json", `"versions":["v1"]`},
+		{"/apis", aggregated + ",application/json", 200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", `"APIGroupDiscoveryList"`},
+		{"/apis", strings.Replace(aggregated, "v2", "v2beta1", 1) + ",application/json", 200, "application/json", `"APIGroupList"`},
+		{"/apis", strings.Replace(aggregated, "v2", "v9", 1), 406, "application/json", "only the following media types are accepted"},
+		{"/api/v1", aggregated, 406, "application/json", "NotAcceptable"},
+		{"/apis/apps", aggregated + ",application/json", 200, "application/json", `"preferredVersion":{"groupVersion":"apps/v1","version":"v1"}`},
+		{"/apis/apps", "application/yaml", 200, "application/yaml", "kind: APIGroup\n"},
+		{"/apis", strings.Replace(aggregated, "json", "vnd.kubernetes.protobuf", 1), 200, "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "k8s\x00"},
+		{"/apis", "text/plain", 406, "application/json", "NotAcceptable"},
+		{"/apis/rbac.authorization.k8s.io/v1", "", 200, "application/json", `"storageVersionHash":"7FuwZcIIItM="`},
+		{"/apis/apps/v1", "", 200, "application/json", `{"name":"deployments/scale","singularName":"","namespaced":true,"group":"autoscaling","version":"v1","kind":"Scale","verbs":["get","patch","update"]}`},
+		{"/api/v1", "", 200, "application/json", `{"name":"bindings","singularName":"binding","namespaced":true,"kind":"Binding","verbs":["create"]}`},
+		{"/apis/nope", "", 404, "text/plain; charset=utf-8", "404 page not found"},
+	} {
+		w := get(t, h, c.path, "Accept", c.accept)
+		if w.Code != c.status || w.Header().Get("Content-Type") != c.contentType || !strings.Contains(w.Body.String(), c.has) {
+			t.Errorf("%s as %q: %d %s\n%.300s\nwant %d %s with %s", c.path, c.accept, w.Code, w.Header().Get("Content-Type"), w.Body, c.status, c.contentType, c.has)
+		}
+	}
+}
+
+func TestETag(t *testing.T) {
+	h := knarr.New(api.Kinds(), "")
+	first := get(t, h, "/apis", "Accept", aggregated)
+	tag := first.Header().Get("ETag")
+	if tag == "" || first.Header().Get("Vary") != "Accept" {
+		t.Fatalf("headers %v", first.Header())
+	}
+	if w := get(t, h, "/apis", "Accept", aggregated, "If-None-Match", tag); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
+		t.Errorf("got %d with %d bytes for the same tag", w.Code, w.Body.Len())
+	}
+	h.Set(api.Kinds()[:12])
+	if w := get(t, h, "/apis", "Accept", aggregated, "If-None-Match", tag); w.Code != http.StatusOK {
+		t.Errorf("got %d for the tag of other kinds", w.Code)
+	}
+}
+
+func TestOrder(t *testing.T) {
+	kinds := api.Kinds()
+	var names []string
+	var list apidiscoveryv2.APIGroupDiscoveryList
+	if err := json.Unmarshal(get(t, knarr.New(kinds, ""), "/apis", "Accept", aggregated).Body.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range list.Items {
+		names = append(names, g.Name)
+	}
+	got := strings.Join(names, " ")
+	if !strings.HasPrefix(got, "apps events.k8s.io authentication.k8s.io authorization.k8s.io ") {
+		t.Errorf("groups are in the order %s", got)
+	}
+}
+
+// TestClient reads the documents as kubectl does.
+func TestClient(t *testing.T) {
+	server := httptest.NewServer(knarr.New(api.Kinds(), ""))
+	defer server.Close()
+	client, err := discovery.NewDiscoveryClientForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, legacy := range []bool{false, true} {
+		client.UseLegacyDiscovery = legacy
+		groups, lists, err := client.ServerGroupsAndResources()
+		if err != nil || len(groups) < 5 || len(lists) < 5 {
+			t.Fatalf("%d groups, %d lists, %v", len(groups), len(lists), err)
+		}
+		if groups[0].Name != "" || groups[1].Name != "apps" {
+			t.Errorf("groups start with %q, %q", groups[0].Name, groups[1].Name)
+		}
+	}
+}
