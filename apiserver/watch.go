@@ -38,19 +38,21 @@ type watchEvent struct {
 
 // watchStream is one watch of one resource. It is for one goroutine.
 type watchStream struct {
-	r        *registry
-	match    func(resource.Object) bool
-	inScope  func(key string) bool
-	cursor   *watchcache.Watcher
-	pending  []watchEvent
-	bookmark bool
-	ticker   *time.Ticker
-	deadline *time.Timer
-	last     *time.Timer
-	stopped  <-chan struct{}
-	closed   <-chan struct{} // nil if nobody but ctx ends it
-	sent     int64           // revision of the last bookmark
-	ended    bool
+	r       *registry
+	match   func(resource.Object) bool
+	inScope func(key string) bool
+	cursor  *watchcache.Watcher
+	// resumption goes before cursor, which is nil until the watch is caught up.
+	resumption *watchcache.Resumption
+	pending    []watchEvent
+	bookmark   bool
+	ticker     *time.Ticker
+	deadline   *time.Timer
+	last       *time.Timer
+	stopped    <-chan struct{}
+	closed     <-chan struct{} // nil if nobody but ctx ends it
+	sent       int64           // revision of the last bookmark
+	ended      bool
 }
 
 // watch opens a watch for an authorized request.
@@ -121,11 +123,7 @@ func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) e
 		}
 		w.cursor, err = c.Watch(after)
 		if errors.Is(err, watchcache.ErrGone) {
-			var missed []*watchcache.Event
-			w.cursor, missed, err = c.Resume(ctx, after)
-			for _, e := range missed {
-				w.convert(e)
-			}
+			w.resumption, err = c.Resume(ctx, after)
 		}
 		if errors.Is(err, watchcache.ErrGone) {
 			return tooOld(after, c.Oldest())
@@ -224,6 +222,30 @@ func (w *watchStream) convert(e *watchcache.Event) {
 	}
 }
 
+// resume reads on from the store's history until there are events or the cursor can take over.
+func (w *watchStream) resume(ctx context.Context) error {
+	for w.resumption != nil && len(w.pending) == 0 {
+		events, cursor, err := w.resumption.Next(ctx)
+		switch {
+		case errors.Is(err, watchcache.ErrGone):
+			w.ended = true
+			status := apierrors.NewResourceExpired("The resourceVersion for the provided watch is too old.").Status()
+			w.pending = []watchEvent{{kind: watch.Error, status: &status}}
+			return nil
+		case err != nil:
+			return err
+		}
+		for _, e := range events {
+			w.convert(e)
+		}
+		if cursor != nil {
+			w.resumption.Close()
+			w.cursor, w.resumption = cursor, nil
+		}
+	}
+	return nil
+}
+
 // poll returns the events there are without waiting, and a channel that is closed when there may be more.
 func (w *watchStream) poll() ([]watchEvent, <-chan struct{}) {
 	for {
@@ -260,6 +282,9 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 		last = w.last.C
 	}
 	for {
+		if err := w.resume(ctx); err != nil {
+			return nil, err
+		}
 		events, changed := w.poll()
 		if len(events) > 0 {
 			return events, nil
@@ -285,6 +310,9 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 }
 
 func (w *watchStream) close() {
+	if w.resumption != nil {
+		w.resumption.Close()
+	}
 	w.deadline.Stop()
 	if w.ticker != nil {
 		w.ticker.Stop()

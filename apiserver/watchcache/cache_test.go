@@ -239,9 +239,19 @@ func TestResumeFromTheStore(t *testing.T) {
 	if _, err := late.Watch(one); !errors.Is(err, ErrGone) {
 		t.Fatalf("the history of a new cache reaches back: %v", err)
 	}
-	watcher, missed, err := late.Resume(t.Context(), one)
+	resumption, err := late.Resume(t.Context(), one)
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer resumption.Close()
+	var watcher *Watcher
+	var missed []*Event
+	for watcher == nil {
+		var some []*Event
+		if some, watcher, err = resumption.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		missed = append(missed, some...)
 	}
 	w.put("c", "4")
 	next, err := watcher.Next(t.Context())

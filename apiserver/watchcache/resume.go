@@ -13,46 +13,61 @@ import (
 	"knarr.dev/store"
 )
 
-// maxResumed bounds the events that a watcher from before the cache's history is caught up with.
-const maxResumed = historyMax
+// resumeBatch bounds the events of one step of a resumption.
+const resumeBatch = 512
 
-// Resume returns a watcher of all changes after a revision that the cache's history does not reach but the store's does,
-// as after a restart, with the events that the watcher itself will not return. Older revisions fail with ErrGone.
-func (c *Cache) Resume(ctx context.Context, after int64) (*Watcher, []*Event, error) {
-	gone := func(err error) (*Watcher, []*Event, error) {
-		return nil, nil, fmt.Errorf("watch %s after revision %d: %w (%w)", c.prefix, after, ErrGone, err)
-	}
+// Resumption catches a watcher up that starts at a revision which the cache's history does not reach but the store's does, as
+// after a restart. It reads the store's history step by step, however long that is, until a cursor in the cache can go on.
+// It is for one goroutine.
+type Resumption struct {
+	cache *Cache
+	from  store.Watcher
+	after int64
+}
+
+// Resume starts a resumption after a revision. Revisions that the store has forgotten fail with ErrGone.
+func (c *Cache) Resume(ctx context.Context, after int64) (*Resumption, error) {
 	from, err := c.cfg.Store.Watch(ctx, c.prefix, after)
 	if errors.Is(err, store.ErrCompacted) {
-		return gone(err)
+		return nil, fmt.Errorf("watch %s after revision %d: %w (%w)", c.prefix, after, ErrGone, err)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer from.Close()
-	events, reached, err := past(ctx, from)
-	if errors.Is(err, store.ErrCompacted) || errors.Is(err, errTooMany) {
-		return gone(err)
-	}
+	return &Resumption{cache: c, from: from, after: after}, nil
+}
+
+// Close gives up what the resumption holds.
+func (r *Resumption) Close() { r.from.Close() }
+
+// Next returns the next events, in order, and a watcher for all that follow once it is caught up. ErrGone means that the store
+// forgot meanwhile what was to come.
+func (r *Resumption) Next(ctx context.Context) ([]*Event, *Watcher, error) {
+	events, reached, err := past(ctx, r.from)
 	if err != nil {
+		if errors.Is(err, store.ErrCompacted) {
+			err = fmt.Errorf("watch %s after revision %d: %w (%w)", r.cache.prefix, r.after, ErrGone, err)
+		}
 		return nil, nil, err
 	}
 	out := make([]*Event, 0, len(events))
 	for i := range events {
-		e, err := c.event(&events[i])
+		e, err := r.cache.event(&events[i])
 		if err != nil {
-			return gone(err)
+			return nil, nil, fmt.Errorf("watch %s after revision %d: %w (%w)", r.cache.prefix, r.after, ErrGone, err)
 		}
 		out = append(out, e)
-		reached = max(reached, e.Revision)
+		r.after = e.Revision
 	}
-	w, err := c.Watch(reached)
-	return w, out, err
+	r.after = max(r.after, reached)
+	w, err := r.cache.Watch(r.after)
+	if errors.Is(err, ErrGone) {
+		return out, nil, nil // the cache is still ahead
+	}
+	return out, w, err
 }
 
-var errTooMany = errors.New("too many changes since")
-
-// past takes all events that a watch of the store has up to now.
+// past takes events of a watch of the store: a batch, or all up to now, in which case it returns the revision that is reached.
 func past(ctx context.Context, w store.Watcher) (events []store.Event, reached int64, err error) {
 	taking, done := context.WithCancel(ctx)
 	defer done()
@@ -62,21 +77,21 @@ func past(ctx context.Context, w store.Watcher) (events []store.Event, reached i
 		defer done() // ends the wait for more
 		reached, progressErr = w.Progress(taking)
 	})
-	for err == nil && len(events) <= maxResumed {
+	for err == nil && len(events) < resumeBatch {
 		var some []store.Event
 		some, err = w.Next(taking)
 		events = append(events, some...)
 	}
-	tooMany := err == nil
+	full := err == nil
 	done()
 	wg.Wait()
 	switch {
-	case tooMany:
-		return nil, 0, errTooMany
-	case progressErr != nil:
-		return nil, 0, errors.Join(err, progressErr)
 	case ctx.Err() != nil:
 		return nil, 0, ctx.Err()
+	case full && progressErr != nil: // there is more
+		return events, 0, nil
+	case progressErr != nil:
+		return nil, 0, errors.Join(err, progressErr)
 	}
 	return events, reached, nil
 }

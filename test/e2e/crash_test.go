@@ -225,7 +225,9 @@ func (f *follower) follow(ctx context.Context, kube kubernetes.Interface) {
 			}
 			f.Unlock()
 			resume = list.ResourceVersion
+			f.Lock()
 			f.revision, _ = strconv.ParseInt(resume, 10, 64)
+			f.Unlock()
 		}
 		w, err := kube.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: resume, AllowWatchBookmarks: true})
 		if err != nil {
