@@ -1,0 +1,98 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+)
+
+type recorder struct {
+	script string
+	flows  []Flow
+	fail   error
+}
+
+func (r *recorder) Apply(_ context.Context, script string) error { r.script = script; return r.fail }
+func (r *recorder) Forget(_ context.Context, f Flow) error {
+	r.flows = append(r.flows, f)
+	return nil
+}
+
+func part(change func(*Part)) Part {
+	p := NewPart()
+	change(&p)
+	return p
+}
+
+func TestOnlyTheDifferenceIsApplied(t *testing.T) {
+	r := &recorder{}
+	h := NewHost("t", r)
+	web := part(func(p *Part) {
+		p.Chains["c"] = []string{"drop"}
+		p.Sets["s"] = "type ipv4_addr;"
+		p.Elements[Element{"services", "10.0.0.1 . udp . 53"}] = "goto c"
+		p.Elements[Element{"shared", "10.0.0.1"}] = ""
+		p.Flows[Flow{"10.0.0.1", 53, "10.1.0.1"}] = true
+	})
+	other := part(func(p *Part) { p.Elements[Element{"shared", "10.0.0.1"}] = "" })
+	steps := []struct {
+		name  string
+		parts map[string]Part
+		want  string
+		flows int
+	}{
+		{"new", map[string]Part{"web": web}, `add set ip t s { type ipv4_addr; }
+add chain ip t c
+add rule ip t c drop
+add element ip t services { 10.0.0.1 . udp . 53 : goto c }
+add element ip t shared { 10.0.0.1 }
+`, 1},
+		{"the same again", map[string]Part{"web": web}, "", 0},
+		{"a second claim", map[string]Part{"other": other}, "", 0},
+		{"new rules", map[string]Part{"web": part(func(p *Part) {
+			p.Chains["c"] = []string{"accept"}
+			p.Elements = web.Elements
+			p.Flows[Flow{"10.0.0.1", 53, "10.1.0.2"}] = true
+		})}, `flush chain ip t c
+add rule ip t c accept
+delete set ip t s
+`, 1},
+		{"gone, the other claim stands", map[string]Part{"web": NewPart()}, `delete element ip t services { 10.0.0.1 . udp . 53 : goto c }
+flush chain ip t c
+delete chain ip t c
+`, 1},
+		{"all gone", map[string]Part{"other": NewPart()}, "delete element ip t shared { 10.0.0.1 }\n", 0},
+	}
+	for _, s := range steps {
+		r.script, r.flows = "", nil
+		if err := h.Update(t.Context(), s.parts); err != nil {
+			t.Fatal(err)
+		}
+		if r.script != s.want || len(r.flows) != s.flows {
+			t.Errorf("%s: forgot %v, applied\n%s\nwant\n%s", s.name, r.flows, r.script, s.want)
+		}
+	}
+	if len(h.state.parts)+len(h.state.claims) != 0 {
+		t.Errorf("something is left: %v", h.state)
+	}
+}
+
+func TestSyncReplacesTheTable(t *testing.T) {
+	r := &recorder{fail: errors.New("no")}
+	h := NewHost("t", r)
+	table := Table{Base: "chain c { }\n", Parts: map[string]Part{"a": part(func(p *Part) { p.Chains["x"] = nil })}}
+	if err := h.Sync(t.Context(), table); !errors.Is(err, r.fail) {
+		t.Fatal(err)
+	}
+	r.fail = nil
+	if err := h.Sync(t.Context(), table); err != nil {
+		t.Fatal(err)
+	}
+	if want := "table ip t\ndelete table ip t\ntable ip t {\nchain c { }\n}\nadd chain ip t x\n"; !strings.EqualFold(r.script, want) {
+		t.Errorf("got %s", r.script)
+	}
+}

@@ -1,0 +1,225 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proxy makes a node carry out Services: traffic to cluster addresses, node ports, external and load balancer
+// addresses reaches endpoints.
+//
+// Rules is pure and says what nftables should hold; package nft makes the kernel match it. Run follows Services and
+// EndpointSlices and changes only what a change touches, in one transaction. It also lets pods reach the world outside the cluster:
+// their addresses are translated to the node's. IPv4 only.
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"knarr.dev/api/core"
+	"knarr.dev/api/discovery"
+	"knarr.dev/client"
+	"knarr.dev/proxy/nft"
+)
+
+// Config says whose traffic is handled.
+type Config struct {
+	// NodeName is the node; NodeIPs are its addresses, on which node ports answer.
+	NodeName string
+	NodeIPs  []netip.Addr
+	// PodCIDR, NodeCIDR and ServiceCIDR are the cluster's ranges.
+	PodCIDR, NodeCIDR, ServiceCIDR netip.Prefix
+	// NetNS is the file of the node's network namespace; empty is that of this process.
+	NetNS string
+	// Table is the name of the nftables table. Default knarr-proxy.
+	Table string
+	// Keep leaves the table in place when Run ends.
+	Keep bool
+}
+
+// Proxy is the service proxy of one node.
+type Proxy struct {
+	config Config
+	node   Node
+	client *client.Client
+	log    *slog.Logger
+	host   *nft.Host
+	wake   chan struct{} // holds one token while there is work
+
+	mu       sync.Mutex
+	services map[client.Key]*corev1.Service
+	slices   map[client.Key]map[string]*discoveryv1.EndpointSlice // by Service, then by name
+	dirty    map[client.Key]bool
+}
+
+// New returns a proxy that follows the API through c.
+func New(config Config, c *client.Client, log *slog.Logger) *Proxy {
+	if config.Table == "" {
+		config.Table = "knarr-proxy"
+	}
+	return &Proxy{
+		config: config, client: c, log: log,
+		node: Node{
+			Name: config.NodeName, Addresses: config.NodeIPs,
+			Pods: config.PodCIDR, Nodes: config.NodeCIDR, Services: config.ServiceCIDR,
+		},
+		host:     nft.NewHost(config.Table, nft.Namespace{Path: config.NetNS}),
+		wake:     make(chan struct{}, 1),
+		services: map[client.Key]*corev1.Service{},
+		slices:   map[client.Key]map[string]*discoveryv1.EndpointSlice{},
+		dirty:    map[client.Key]bool{},
+	}
+}
+
+// Run keeps the node's rules until ctx ends.
+func (p *Proxy) Run(ctx context.Context) error {
+	services, err := client.Of(p.client, core.Services).View(ctx, client.ListOptions{})
+	if err != nil {
+		return err
+	}
+	endpoints, err := client.Of(p.client, discovery.EndpointSlices).View(ctx, client.ListOptions{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel(nil)
+	first, second := make(chan struct{}), make(chan struct{})
+	group.Go(func() { cancel(services.Subscribe(ctx, p.service, func() { close(first) })) })
+	group.Go(func() { cancel(endpoints.Subscribe(ctx, p.slice, func() { close(second) })) })
+	for _, synced := range []chan struct{}{first, second} {
+		select {
+		case <-synced:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	p.loop(ctx)
+	if !p.config.Keep {
+		clean, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer done()
+		if err := p.host.Remove(clean); err != nil {
+			p.log.Warn("service rules stay behind", "err", err)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// loop applies changes until ctx ends. After an error everything is synced anew, after a pause.
+func (p *Proxy) loop(ctx context.Context) {
+	const shortest, longest = time.Second, time.Minute
+	pause := shortest
+	for whole := true; ; {
+		var err error
+		if whole {
+			err = p.host.Sync(ctx, p.everything())
+		} else {
+			err = p.host.Update(ctx, p.changes())
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		var again <-chan time.Time
+		if whole = err != nil; whole {
+			p.log.Error("service rules not applied", "err", err, "again", pause)
+			again = time.After(pause)
+			pause = min(2*pause, longest)
+		} else {
+			pause = shortest
+		}
+		wake := p.wake
+		if whole {
+			wake = nil // the pause holds; the sync takes everything in
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-again:
+		}
+	}
+}
+
+func (p *Proxy) service(obj, old *corev1.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if obj == nil {
+		key := client.KeyOf(old)
+		delete(p.services, key)
+		p.mark(key)
+		return
+	}
+	key := client.KeyOf(obj)
+	p.services[key] = obj
+	p.mark(key)
+}
+
+func (p *Proxy) slice(obj, old *discoveryv1.EndpointSlice) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old != nil {
+		key := serviceOf(old)
+		delete(p.slices[key], old.Name)
+		if len(p.slices[key]) == 0 {
+			delete(p.slices, key)
+		}
+		p.mark(key)
+	}
+	if obj == nil {
+		return
+	}
+	key := serviceOf(obj)
+	if key.Name == "" {
+		return
+	}
+	if p.slices[key] == nil {
+		p.slices[key] = map[string]*discoveryv1.EndpointSlice{}
+	}
+	p.slices[key][obj.Name] = obj
+	p.mark(key)
+}
+
+// mark notes that a Service is to be looked at; p.mu is held.
+func (p *Proxy) mark(key client.Key) {
+	p.dirty[key] = true
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// everything returns the whole table.
+func (p *Proxy) everything() nft.Table {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.dirty)
+	var services []*corev1.Service
+	var endpoints []*discoveryv1.EndpointSlice
+	for key, s := range p.services {
+		services = append(services, s)
+		for _, e := range p.slices[key] {
+			endpoints = append(endpoints, e)
+		}
+	}
+	return Rules(services, endpoints, p.node)
+}
+
+// changes returns the shares of the Services that changed since the last call.
+func (p *Proxy) changes() map[string]nft.Part {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	parts := map[string]nft.Part{}
+	for key := range p.dirty {
+		var endpoints []*discoveryv1.EndpointSlice
+		for _, e := range p.slices[key] {
+			endpoints = append(endpoints, e)
+		}
+		parts[key.String()] = partOf(p.services[key], endpoints, p.node)
+	}
+	clear(p.dirty)
+	return parts
+}

@@ -1,0 +1,113 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugins
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"knarr.dev/scheduler/snapshot"
+)
+
+// nodeUnschedulable keeps pods off cordoned nodes.
+func nodeUnschedulable(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+	taint := &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+	tolerated := tolerates(pod.Spec.Tolerations, taint)
+	return Rule{Filter: func(n *snapshot.Node) Verdict {
+		if n.Spec.Unschedulable && !tolerated {
+			return exclude("node(s) were unschedulable")
+		}
+		return Verdict{}
+	}}
+}
+
+// nodeName keeps a pod to the node that it names.
+func nodeName(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+	if pod.Spec.NodeName == "" {
+		return Rule{}
+	}
+	return Rule{Filter: func(n *snapshot.Node) Verdict {
+		if n.Name != pod.Spec.NodeName {
+			return exclude("node(s) didn't match the requested node name")
+		}
+		return Verdict{}
+	}}
+}
+
+// taintToleration keeps pods off nodes whose taints they do not tolerate, and prefers nodes with few soft taints.
+func taintToleration(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+	return Rule{
+		Filter: func(n *snapshot.Node) Verdict {
+			for i := range n.Spec.Taints {
+				t := &n.Spec.Taints[i]
+				if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
+					return exclude("node(s) had untolerated taint(s)")
+				}
+			}
+			return Verdict{}
+		},
+		Score: func(n *snapshot.Node) (count int64) {
+			for i := range n.Spec.Taints {
+				t := &n.Spec.Taints[i]
+				if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
+					count++
+				}
+			}
+			return count
+		},
+		Normalize: scaleDown,
+	}
+}
+
+// nodeAffinity follows nodeSelector and node affinity.
+func nodeAffinity(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+	var rule Rule
+	required := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
+	affinity := pod.Spec.Affinity
+	if len(pod.Spec.NodeSelector) > 0 || affinity != nil && affinity.NodeAffinity != nil {
+		rule.Filter = func(n *snapshot.Node) Verdict {
+			if ok, err := required.Match(n.Node); err != nil || !ok {
+				return exclude("node(s) didn't match Pod's node affinity/selector")
+			}
+			return Verdict{}
+		}
+	}
+	if affinity == nil || affinity.NodeAffinity == nil || len(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
+		return rule
+	}
+	preferred, err := nodeaffinity.NewPreferredSchedulingTerms(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	if err != nil {
+		return rule // validation does not let it in
+	}
+	rule.Score = func(n *snapshot.Node) int64 { return preferred.Score(n.Node) }
+	rule.Normalize = scaleUp
+	return rule
+}
+
+// nodePorts keeps apart pods that want the same port of the node.
+func nodePorts(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+	if len(pod.Ports) == 0 {
+		return Rule{}
+	}
+	return Rule{Filter: func(n *snapshot.Node) Verdict {
+		for _, other := range n.Pods {
+			for i := range other.Ports {
+				for j := range pod.Ports {
+					if portsClash(&other.Ports[i], &pod.Ports[j]) {
+						return refuse("node(s) didn't have free ports for the requested pod ports")
+					}
+				}
+			}
+		}
+		return Verdict{}
+	}}
+}
+
+func portsClash(a, b *corev1.ContainerPort) bool {
+	if a.HostPort != b.HostPort || a.Protocol != b.Protocol {
+		return false
+	}
+	everywhere := func(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
+	return a.HostIP == b.HostIP || everywhere(a.HostIP) || everywhere(b.HostIP)
+}

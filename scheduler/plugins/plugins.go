@@ -1,0 +1,126 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plugins holds the scheduler's rules: which nodes a pod may go to, and which of those is best.
+//
+// A plugin is a file and a line in All. It is pure: everything that it looks at is in the snapshot.
+package plugins
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"knarr.dev/scheduler/snapshot"
+)
+
+// MaxScore is the best score.
+const MaxScore = 100
+
+// Verdict is why a node does not fit; the zero value means that it does.
+type Verdict struct {
+	// Reasons are in the words that users know from events.
+	Reasons []string
+	// Final means that no pod's leaving would help, so that preemption is in vain.
+	Final bool
+}
+
+// Fits tells whether there is nothing against the node.
+func (v Verdict) Fits() bool { return len(v.Reasons) == 0 }
+
+func refuse(reason string) Verdict  { return Verdict{Reasons: []string{reason}} }
+func exclude(reason string) Verdict { return Verdict{Reasons: []string{reason}, Final: true} }
+
+// Plugin is one rule for one pod: Prepare made it for that pod and those nodes.
+type Plugin struct {
+	Name string
+	// Weight of the score beside others'.
+	Weight int64
+	// Prepare looks at the pod and all nodes once; nil functions in the Rule mean that it has nothing to say.
+	Prepare func(pod *snapshot.Pod, nodes []*snapshot.Node) Rule
+}
+
+// Rule is a plugin at work on one pod.
+type Rule struct {
+	Filter func(n *snapshot.Node) Verdict
+	// Score rates a node that fits; Normalize brings the raw scores of all to 0..MaxScore.
+	Score     func(n *snapshot.Node) int64
+	Normalize func(scores []int64)
+}
+
+// All returns the plugins in the order in which they filter: cheap and decisive ones first.
+func All() []Plugin {
+	return []Plugin{
+		{Name: "NodeUnschedulable", Prepare: nodeUnschedulable},
+		{Name: "NodeName", Prepare: nodeName},
+		{Name: "TaintToleration", Weight: 3, Prepare: taintToleration},
+		{Name: "NodeAffinity", Weight: 2, Prepare: nodeAffinity},
+		{Name: "NodePorts", Prepare: nodePorts},
+		{Name: "NodeResourcesFit", Weight: 1, Prepare: nodeResourcesFit},
+		{Name: "PodTopologySpread", Weight: 2, Prepare: podTopologySpread},
+		{Name: "InterPodAffinity", Weight: 2, Prepare: interPodAffinity},
+		{Name: "NodeResourcesBalancedAllocation", Weight: 1, Prepare: balancedAllocation},
+		{Name: "ImageLocality", Weight: 1, Prepare: imageLocality},
+	}
+}
+
+// scaleUp brings scores to 0..MaxScore with the highest best; scaleDown with the lowest best.
+func scaleUp(scores []int64) {
+	highest := int64(0)
+	for _, s := range scores {
+		highest = max(highest, s)
+	}
+	for i := range scores {
+		if highest > 0 {
+			scores[i] = scores[i] * MaxScore / highest
+		}
+	}
+}
+
+func scaleDown(scores []int64) {
+	highest := int64(0)
+	for _, s := range scores {
+		highest = max(highest, s)
+	}
+	for i := range scores {
+		if highest == 0 {
+			scores[i] = MaxScore
+		} else {
+			scores[i] = MaxScore - scores[i]*MaxScore/highest
+		}
+	}
+}
+
+// spread brings scores between their least and their greatest to 0..MaxScore.
+func spread(scores []int64, lowestIsBest bool) {
+	if len(scores) == 0 {
+		return
+	}
+	least, greatest := scores[0], scores[0]
+	for _, s := range scores {
+		least, greatest = min(least, s), max(greatest, s)
+	}
+	for i, s := range scores {
+		switch {
+		case least == greatest && lowestIsBest:
+			scores[i] = MaxScore
+		case least == greatest:
+			scores[i] = 0
+		case lowestIsBest:
+			scores[i] = MaxScore * (greatest - s) / (greatest - least)
+		default:
+			scores[i] = MaxScore * (s - least) / (greatest - least)
+		}
+	}
+}
+
+func tolerates(tolerations []corev1.Toleration, t *corev1.Taint) bool {
+	for i := range tolerations {
+		tol := &tolerations[i]
+		if tol.Effect != "" && tol.Effect != t.Effect || tol.Key != "" && tol.Key != t.Key {
+			continue
+		}
+		if tol.Operator == corev1.TolerationOpExists || tol.Key != "" && tol.Value == t.Value {
+			return true
+		}
+	}
+	return false
+}
