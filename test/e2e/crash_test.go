@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 )
@@ -99,8 +101,11 @@ func TestKilledUnderLoad(t *testing.T) {
 	eventually(t, time.Minute, func() error {
 		follower.Lock()
 		defer follower.Unlock()
+		if len(follower.problems) > 0 {
+			return nil // told below
+		}
 		if follower.state["last"] != last.ResourceVersion {
-			return fmt.Errorf("the watch is at revision %d, not at %s", follower.revision, last.ResourceVersion)
+			return fmt.Errorf("watch number %d is at revision %d, not at %s: %w", follower.watches, follower.revision, last.ResourceVersion, follower.last)
 		}
 		return nil
 	})
@@ -208,6 +213,13 @@ type follower struct {
 	events   int
 	watches  int
 	problems []string
+	last     error // of the last try to watch
+}
+
+func (f *follower) note(err error) {
+	f.Lock()
+	defer f.Unlock()
+	f.last = err
 }
 
 func (f *follower) follow(ctx context.Context, kube kubernetes.Interface) {
@@ -231,11 +243,16 @@ func (f *follower) follow(ctx context.Context, kube kubernetes.Interface) {
 		}
 		w, err := kube.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: resume, AllowWatchBookmarks: true})
 		if err != nil {
+			f.note(err)
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}
+		f.note(nil)
 		f.watches++
 		for e := range w.ResultChan() {
+			if e.Type == watch.Error && connectionBroke(e.Object) {
+				break
+			}
 			if e.Type == watch.Error {
 				f.problem("watch from %s: %v", resume, e.Object)
 				return
@@ -244,6 +261,14 @@ func (f *follower) follow(ctx context.Context, kube kubernetes.Interface) {
 		}
 		w.Stop()
 	}
+}
+
+// connectionBroke says whether an error of a watch comes from client-go, which could not read on, rather than from the server.
+func connectionBroke(status runtime.Object) bool {
+	s, ok := status.(*metav1.Status)
+	return ok && s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Type == "ClientWatchDecoding"
+	})
 }
 
 // event applies one event and returns the revision to resume from.
