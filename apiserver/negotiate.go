@@ -21,7 +21,9 @@ type accepted struct {
 	media string // codec.JSON, codec.YAML or codec.Proto
 	// as is Table, PartialObjectMetadata or PartialObjectMetadataList, or empty; version is v1 or v1beta1.
 	as, version string
-	pretty      bool
+	// include is the query parameter includeObject, which Tables heed.
+	include string
+	pretty  bool
 }
 
 const representations = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
@@ -44,7 +46,7 @@ func negotiate(r *http.Request, proto bool) (accepted, error) {
 		return accepted{media: codec.JSON, pretty: pretty}, nil
 	}
 	for _, c := range parseAccept(header) {
-		a := accepted{pretty: pretty}
+		a := accepted{pretty: pretty, include: r.URL.Query().Get("includeObject")}
 		switch c.media {
 		case "*/*", "application/*", codec.JSON:
 			a.media = codec.JSON

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -195,7 +196,7 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 	}
 	var err error
 	switch {
-	case form.as != "" && (a.entry != nil || a.list != nil):
+	case form.as != "" && (a.entry != nil || a.list != nil || isScale(a.object)):
 		err = s.writeTransformed(w, r, reg, form, code, a)
 	case a.entry != nil:
 		err = writeEntry(w, r, form, code, a.entry)
@@ -211,6 +212,11 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 	if err != nil {
 		writeErrorAs(w, r, form, err, nil)
 	}
+}
+
+func isScale(obj any) bool {
+	_, ok := obj.(*autoscalingv1.Scale)
+	return ok
 }
 
 func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int, e *watchcache.Entry) error {

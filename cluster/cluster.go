@@ -94,7 +94,15 @@ func (c *Cluster) URL() string {
 	if c.listener == nil {
 		return ""
 	}
-	return "https://" + c.listener.Addr().String()
+	return "https://" + c.address()
+}
+
+// address is HOST:PORT of the API server; empty without sockets.
+func (c *Cluster) address() string {
+	if c.listener == nil {
+		return ""
+	}
+	return c.listener.Addr().String()
 }
 
 // KubeconfigFile is where the administrator's kubeconfig is.

@@ -21,6 +21,7 @@ import (
 	"knarr.dev/apiserver/admission"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/discovery"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/store/pebble"
 )
@@ -102,6 +103,10 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config.Paths = map[string]http.Handler{
 		"/.well-known/openid-configuration": issuer.Configuration(""),
 		"/openid/v1/jwks":                   issuer.Keys(),
+	}
+	documents := discovery.New(config.Kinds, c.address())
+	for _, path := range discovery.Paths() {
+		config.Paths[path] = documents
 	}
 	if c.listener == nil {
 		return config, nil
