@@ -67,6 +67,7 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 		{"control loops", c.startLoops, c.config.Role != RoleAPIServer},
 		{"scheduler", c.startScheduler, c.config.Role != RoleAPIServer},
 		{"simulated nodes", c.startSimulated, c.config.SimulatedNodes > 0},
+		{"service proxies", c.startProxies, c.config.Nodes > 0},
 		{"DNS", c.startDNS, c.config.Nodes > 0},
 		{"nodes", c.startNodes, c.config.Nodes > 0},
 	} {

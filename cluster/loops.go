@@ -5,7 +5,6 @@ package cluster
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"knarr.dev/api"
@@ -53,5 +52,3 @@ func (c *Cluster) startLoops(context.Context) error {
 func (c *Cluster) startScheduler(context.Context) error { return nil }
 func (c *Cluster) startSimulated(context.Context) error { return nil }
 func (c *Cluster) startDNS(context.Context) error       { return nil }
-
-func (c *Cluster) startProxy(string, netip.Addr, string) error { return nil }
