@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/codec"
@@ -42,7 +44,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		return
 	}
 	if isConnect(reg.kind, sc.info.subresource) {
-		s.serveConnect(w, r, reg)
+		if err := s.serveConnect(w, r, reg); err != nil {
+			writeError(w, r, err)
+		}
 		return
 	}
 	choose := negotiate
@@ -120,6 +124,12 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
 		return notFoundPath()
 	}
+	if isConnect(k, i.subresource) {
+		if !connectHas(i.subresource, method) {
+			return notAllowed()
+		}
+		return nil
+	}
 	verb := i.verb
 	if k.Virtual && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
 		return notAllowed()
@@ -160,9 +170,6 @@ func (s *Server) hasSubresource(reg *registry, name string) bool {
 
 // subresourceHas says whether a subresource answers a verb.
 func (s *Server) subresourceHas(reg *registry, name, verb string) bool {
-	if isConnect(reg.kind, name) {
-		return true
-	}
 	if name == "status" || name == "scale" {
 		return verb == "get" || verb == "update" || verb == "patch"
 	}
@@ -187,15 +194,48 @@ func isConnect(k *resource.Kind, sub string) bool {
 	return false
 }
 
-func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *registry) {
+// connectHas says whether a stream or proxy answers a method.
+func connectHas(sub, method string) bool {
+	switch method {
+	case http.MethodGet:
+		return true
+	case http.MethodPost:
+		return sub != "log"
+	case http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return sub == "proxy"
+	}
+	return false
+}
+
+// serveConnect hands a request over to streams and proxies; it ends with the server.
+func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *registry) error {
 	sc := scopeOf(r)
 	if s.cfg.Connect == nil {
-		writeError(w, r, notFoundPath())
-		return
+		return notFoundPath()
 	}
-	s.cfg.Connect(w, r, sc.user, &call.Request{
+	if r.Method == http.MethodGet && sc.info.subresource != "log" && sc.info.subresource != "proxy" && httpstream.IsUpgradeRequest(r) {
+		// A command is no reading, though WebSockets open with GET: who may start one with POST may do so with GET.
+		a := sc.info.attributes()
+		a.User, a.Verb = sc.user, "create"
+		if err := s.authorize(r.Context(), a); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	s.connects.RLock()
+	defer s.connects.RUnlock()
+	go func() {
+		select {
+		case <-s.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	s.cfg.Connect(w, r.WithContext(ctx), sc.user, &call.Request{
 		Verb: "connect", Kind: reg.kind, Namespace: sc.info.namespace, Name: sc.info.name, Subresource: sc.info.subresource,
 	})
+	return nil
 }
 
 func protoKind(k *resource.Kind) bool {

@@ -101,6 +101,8 @@ type Server struct {
 	isReady atomic.Bool
 	stopped chan struct{}
 	views   sync.Map // viewKey -> *watchcache.View
+	// connects is held for reading by each request of verb connect; whoever gets it for writing has seen the last of them.
+	connects sync.RWMutex
 }
 
 type hookKey struct {
@@ -274,4 +276,6 @@ func (s *Server) shutdown(server *http.Server) {
 	if server.Shutdown(ctx) != nil {
 		_ = server.Close() // streams that do not end by themselves
 	}
+	s.connects.Lock() // waits for connections that were taken over; they end because s.stopped is closed
+	defer s.connects.Unlock()
 }
