@@ -23,6 +23,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/discovery"
 	"knarr.dev/apiserver/hooks"
+	"knarr.dev/apiserver/stream"
 	"knarr.dev/store/pebble"
 )
 
@@ -95,11 +96,22 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
 		return admission.Steps(r, w, admission.Config{Authorizer: authorizer})
 	}
+	var streams *stream.Handler
 	config.Hooks = func(objects hooks.Store) []hooks.Hook {
+		streams = stream.New(stream.Config{Objects: objects, KubeletTLS: c.pki.KubeletClientTLS(), Log: c.log})
 		return hooks.Security(hooks.SecurityDeps{
 			Reader: objects, Authorizer: authorizer, Issuer: issuer, Tokens: authn.NewTokens(identities),
 		})
 	}
+	config.Connect = func(w http.ResponseWriter, r *http.Request, user *call.Identity, q *call.Request) {
+		streams.Connect(w, r, user, q)
+	}
+	c.parts.onStop("streams", func() error {
+		if streams != nil {
+			streams.Close()
+		}
+		return nil
+	})
 	config.Paths = map[string]http.Handler{
 		"/.well-known/openid-configuration": issuer.Configuration(""),
 		"/openid/v1/jwks":                   issuer.Keys(),
