@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -104,17 +105,12 @@ func text(p nft.Part) string {
 	for f := range p.Flows {
 		lines = append(lines, fmt.Sprintf("flow %s %d %s", f.Address, f.Port, f.Endpoint))
 	}
-	slices.Sort(lines)
-	out := strings.Join(lines, "\n")
-	for _, line := range lines {
-		for _, word := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" :;@", r) }) {
-			if prefix, id, ok := strings.Cut(word, "-"); ok && len(id) >= 16 {
-				out = strings.ReplaceAll(out, id[:16], "ID"[:2])
-				_ = prefix
-			}
-		}
+	ids := regexp.MustCompile(`-[a-z2-7]{16}\b`)
+	for i, line := range lines {
+		lines[i] = ids.ReplaceAllString(line, "-ID")
 	}
-	return out
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 func TestRulesOfOneService(t *testing.T) {
