@@ -10,6 +10,7 @@ import (
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
+	"knarr.dev/controllers/clusterroleaggregation"
 	"knarr.dev/controllers/deployment"
 	"knarr.dev/controllers/endpointslice"
 	"knarr.dev/controllers/garbagecollector"
@@ -49,6 +50,7 @@ func All() []Loop {
 		{"root-ca-certificate-publisher", "root-ca-cert-publisher", rootca.Needs(), func(c *client.Client, cfg Config) controller.Controller {
 			return rootca.New(c, cfg.CA)
 		}},
+		{"clusterrole-aggregation", "clusterrole-aggregation-controller", clusterroleaggregation.Needs(), plain(clusterroleaggregation.New)},
 		{"namespace", "namespace-controller", namespace.Needs(), func(c *client.Client, cfg Config) controller.Controller {
 			return namespace.New(c, cfg.Kinds)
 		}},

@@ -37,12 +37,15 @@ func (r *RBAC) CheckGrant(ctx context.Context, by Authorizer, user *call.Identit
 				return nil
 			}
 		}
+		if may, err := mayEscalate(ctx, by, user, kind, "", role.Name); err != nil || may {
+			return err
+		}
 		if role.AggregationRule != nil {
 			if held, _, err := r.Rules(ctx, user, ""); err != nil || len(Uncovered(held, everything())) > 0 {
 				return apierrors.NewForbidden(kind.GroupResource(), role.Name, errors.New("must have cluster-admin privileges to use the aggregationRule"))
 			}
 		}
-		return r.checkRole(ctx, by, user, kind, "", role.Name, role.Rules)
+		return r.checkHeld(ctx, user, kind, "", role.Name, role.Rules)
 	case rbac.Roles.Kind:
 		role := rbac.Roles.Cast(obj)
 		if old != nil && equality.Semantic.DeepEqual(rbac.Roles.Cast(old).Rules, role.Rules) {
@@ -77,13 +80,18 @@ func everything() []rbacv1.PolicyRule {
 }
 
 func (r *RBAC) checkRole(ctx context.Context, by Authorizer, user *call.Identity, kind *resource.Kind, namespace, name string, rules []rbacv1.PolicyRule) error {
-	may, _, err := by.Authorize(ctx, &Attributes{
-		User: user, Verb: "escalate", Group: kind.Group, Version: kind.Version, Resource: kind.Resource, Namespace: namespace, Name: name,
-	})
-	if err != nil || may {
+	if may, err := mayEscalate(ctx, by, user, kind, namespace, name); err != nil || may {
 		return err
 	}
 	return r.checkHeld(ctx, user, kind, namespace, name, rules)
+}
+
+// mayEscalate says whether user may write any rules into a role.
+func mayEscalate(ctx context.Context, by Authorizer, user *call.Identity, kind *resource.Kind, namespace, name string) (bool, error) {
+	may, _, err := by.Authorize(ctx, &Attributes{
+		User: user, Verb: "escalate", Group: kind.Group, Version: kind.Version, Resource: kind.Resource, Namespace: namespace, Name: name,
+	})
+	return may, err
 }
 
 func (r *RBAC) checkBinding(ctx context.Context, by Authorizer, user *call.Identity, kind *resource.Kind, namespace, name string, ref *rbacv1.RoleRef) error {
