@@ -18,6 +18,7 @@ import (
 	"knarr.dev/controllers/nodelifecycle"
 	"knarr.dev/controllers/podgc"
 	"knarr.dev/controllers/replicaset"
+	"knarr.dev/controllers/resourcequota"
 	"knarr.dev/controllers/rootca"
 	"knarr.dev/controllers/serviceaccount"
 )
@@ -59,6 +60,9 @@ func All() []Loop {
 		}},
 		{"deployment", "deployment-controller", deployment.Needs(), plain(deployment.New)},
 		{"replicaset", "replicaset-controller", replicaset.Needs(), plain(replicaset.New)},
+		{"resourcequota", "resourcequota-controller", resourcequota.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return resourcequota.New(c, cfg.Kinds)
+		}},
 		{"endpointslice", "endpointslice-controller", endpointslice.Needs(), plain(endpointslice.New)},
 		{"nodelifecycle", "node-controller", nodelifecycle.Needs(), plain(nodelifecycle.New)},
 		{"podgc", "pod-garbage-collector", podgc.Needs(), plain(podgc.New)},

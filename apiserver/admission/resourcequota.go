@@ -15,6 +15,7 @@ import (
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 
 	"knarr.dev/api/core"
+	"knarr.dev/api/quota"
 	"knarr.dev/api/resource"
 )
 
@@ -90,17 +91,17 @@ func (q *quotas) check(ctx context.Context, r *Request) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	wanted := quotaUsage(r.Kind, r.Object, q.now())
+	wanted := quota.Usage(r.Kind, r.Object, q.now())
 	if r.Verb == "update" && r.Old != nil {
-		wanted = grown(quotaUsage(r.Kind, r.Old, q.now()), wanted)
+		wanted = grown(quota.Usage(r.Kind, r.Old, q.now()), wanted)
 	}
 	n := q.acquire(r.Namespace)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	dropped := q.prune(ctx, r.Namespace, n)
 	defer func() { q.release(r.Namespace, n, dropped+1) }()
-	for _, quota := range list {
-		if err := q.checkOne(ctx, r, n, quota, wanted); err != nil {
+	for _, limits := range list {
+		if err := q.checkOne(ctx, r, n, limits, wanted); err != nil {
 			return err
 		}
 	}
@@ -145,14 +146,14 @@ func (q *quotas) reserve(r *Request, n *quotaNamespace) {
 	})
 }
 
-func (q *quotas) checkOne(ctx context.Context, r *Request, n *quotaNamespace, quota *corev1.ResourceQuota, wanted corev1.ResourceList) error {
-	if !inScope(quota, r.Object) {
+func (q *quotas) checkOne(ctx context.Context, r *Request, n *quotaNamespace, limits *corev1.ResourceQuota, wanted corev1.ResourceList) error {
+	if !quota.InScope(limits, r.Object) {
 		return nil
 	}
-	hard := quota.Spec.Hard
+	hard := limits.Spec.Hard
 	if pod, ok := r.Object.(*corev1.Pod); ok && r.Verb == "create" {
-		if missing := unspecified(pod, hard); missing != "" {
-			return forbidden(r, fmt.Sprintf("failed quota: %s: must specify %s", quota.Name, missing))
+		if missing := quota.Unspecified(pod, hard); missing != "" {
+			return forbidden(r, fmt.Sprintf("failed quota: %s: must specify %s", limits.Name, missing))
 		}
 	}
 	requested := corev1.ResourceList{}
@@ -164,7 +165,7 @@ func (q *quotas) checkOne(ctx context.Context, r *Request, n *quotaNamespace, qu
 	if len(requested) == 0 {
 		return nil
 	}
-	used, err := q.used(ctx, r, n, quota, requested)
+	used, err := q.used(ctx, r, n, limits, requested)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func (q *quotas) checkOne(ctx context.Context, r *Request, n *quotaNamespace, qu
 		return nil
 	}
 	return forbidden(r, fmt.Sprintf("exceeded quota: %s, requested: %s, used: %s, limited: %s",
-		quota.Name, listText(requested, exceeded), listText(used, exceeded), listText(hard, exceeded)))
+		limits.Name, listText(requested, exceeded), listText(used, exceeded), listText(hard, exceeded)))
 }
 
 func listText(list corev1.ResourceList, names []corev1.ResourceName) string {
@@ -194,18 +195,18 @@ func listText(list corev1.ResourceList, names []corev1.ResourceName) string {
 }
 
 // used sums what the namespace's objects of the request's kind and the reservations take of a quota.
-func (q *quotas) used(ctx context.Context, r *Request, n *quotaNamespace, quota *corev1.ResourceQuota, names corev1.ResourceList) (corev1.ResourceList, error) {
+func (q *quotas) used(ctx context.Context, r *Request, n *quotaNamespace, limits *corev1.ResourceQuota, names corev1.ResourceList) (corev1.ResourceList, error) {
 	used := corev1.ResourceList{}
 	for name := range names {
-		limit := quota.Spec.Hard[name]
+		limit := limits.Spec.Hard[name]
 		used[name] = apiresource.Quantity{Format: limit.Format}
 	}
 	now := q.now()
 	count := func(o resource.Object) {
-		if !inScope(quota, o) {
+		if !quota.InScope(limits, o) {
 			return
 		}
-		for name, quantity := range quotaUsage(r.Kind, o, now) {
+		for name, quantity := range quota.Usage(r.Kind, o, now) {
 			if sum, ok := used[name]; ok {
 				sum.Add(quantity)
 				used[name] = sum
@@ -225,7 +226,7 @@ func (q *quotas) used(ctx context.Context, r *Request, n *quotaNamespace, quota 
 		}
 	}
 	for name, sum := range used {
-		if told, ok := quota.Status.Used[name]; ok && told.Cmp(sum) > 0 {
+		if told, ok := limits.Status.Used[name]; ok && told.Cmp(sum) > 0 {
 			used[name] = told
 		}
 	}

@@ -1,9 +1,13 @@
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package admission
+// Package quota says what objects take of resource quotas. It is pure: admission checks with it before a write, and the
+// quota loop sums up with it what is used.
+package quota
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,10 +19,10 @@ import (
 	"knarr.dev/api/resource"
 )
 
-// quotaUsage is what one object takes of quotas, under all the names that a quota may give it.
+// Usage is what one object takes of quotas, under all the names that a quota may give it.
 //
 // See https://kubernetes.io/docs/concepts/policy/resource-quotas/.
-func quotaUsage(kind *resource.Kind, o resource.Object, now time.Time) corev1.ResourceList {
+func Usage(kind *resource.Kind, o resource.Object, now time.Time) corev1.ResourceList {
 	one := *apiresource.NewQuantity(1, apiresource.DecimalSI)
 	counted := "count/" + kind.Resource
 	if kind.Group != "" {
@@ -100,10 +104,10 @@ func claimUsage(usage corev1.ResourceList, claim *corev1.PersistentVolumeClaim) 
 	}
 }
 
-// unspecified words which containers lack a request or limit that the quota counts: a pod without could not be counted.
-func unspecified(pod *corev1.Pod, hard corev1.ResourceList) string {
+// Unspecified words which containers lack a request or limit that the quota counts: a pod without could not be counted.
+func Unspecified(pod *corev1.Pod, hard corev1.ResourceList) string {
 	var parts []string
-	for _, name := range sorted(hard) {
+	for _, name := range slices.Sorted(maps.Keys(hard)) {
 		resource, requests := name, true
 		switch {
 		case strings.HasPrefix(string(name), "requests."):
@@ -134,8 +138,8 @@ func unspecified(pod *corev1.Pod, hard corev1.ResourceList) string {
 	return strings.Join(parts, "; ")
 }
 
-// inScope tells whether a quota's scopes select an object. Only pods have scopes, and claims that of their attributes class.
-func inScope(quota *corev1.ResourceQuota, o resource.Object) bool {
+// InScope tells whether a quota's scopes select an object. Only pods have scopes, and claims that of their attributes class.
+func InScope(quota *corev1.ResourceQuota, o resource.Object) bool {
 	var wanted []corev1.ScopedResourceSelectorRequirement
 	for _, scope := range quota.Spec.Scopes {
 		wanted = append(wanted, corev1.ScopedResourceSelectorRequirement{ScopeName: scope, Operator: corev1.ScopeSelectorOpExists})
@@ -216,4 +220,26 @@ func crossNamespaceAffinity(a *corev1.Affinity) bool {
 	}
 	return a.PodAffinity != nil && any(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution) ||
 		a.PodAntiAffinity != nil && any(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+}
+
+// Sum is what objects take of a quota: an amount for each name that it limits, 0 if nothing counts.
+func Sum(q *corev1.ResourceQuota, kinds map[*resource.Kind]iter.Seq[resource.Object], now time.Time) corev1.ResourceList {
+	used := corev1.ResourceList{}
+	for name, limit := range q.Spec.Hard {
+		used[name] = apiresource.Quantity{Format: limit.Format}
+	}
+	for kind, objects := range kinds {
+		for o := range objects {
+			if !InScope(q, o) {
+				continue
+			}
+			for name, quantity := range Usage(kind, o, now) {
+				if sum, ok := used[name]; ok {
+					sum.Add(quantity)
+					used[name] = sum
+				}
+			}
+		}
+	}
+	return used
 }

@@ -1,0 +1,72 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"iter"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
+)
+
+func amounts(pairs ...string) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for i := 0; i < len(pairs); i += 2 {
+		out[corev1.ResourceName(pairs[i])] = apiresource.MustParse(pairs[i+1])
+	}
+	return out
+}
+
+func pod(phase corev1.PodPhase, requests corev1.ResourceList) *corev1.Pod {
+	return &corev1.Pod{
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Resources: corev1.ResourceRequirements{Requests: requests}}}},
+		Status: corev1.PodStatus{
+			Phase: phase,
+		},
+	}
+}
+
+func TestSum(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	grace := int64(30)
+	lost := pod(corev1.PodRunning, amounts("cpu", "4"))
+	lost.DeletionTimestamp, lost.DeletionGracePeriodSeconds = &metav1.Time{Time: now.Add(-time.Minute)}, &grace
+	objects := map[*resource.Kind]iter.Seq[resource.Object]{
+		core.Pods.Kind: slices.Values([]resource.Object{
+			pod(corev1.PodRunning, amounts("cpu", "500m")), pod(corev1.PodPending, nil),
+			pod(corev1.PodSucceeded, amounts("cpu", "2")), lost,
+		}),
+		core.ConfigMaps.Kind: slices.Values([]resource.Object{&corev1.ConfigMap{}, &corev1.ConfigMap{}}),
+		core.Services.Kind: slices.Values([]resource.Object{&corev1.Service{Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeNodePort, Ports: make([]corev1.ServicePort, 2),
+		}}}),
+	}
+	for _, test := range []struct {
+		name       string
+		scopes     []corev1.ResourceQuotaScope
+		hard, want corev1.ResourceList
+	}{
+		{"only what is limited", nil, amounts("pods", "1"), amounts("pods", "2")},
+		{"requests", nil, amounts("requests.cpu", "1", "cpu", "1"), amounts("requests.cpu", "500m", "cpu", "500m")},
+		{"nothing of it", nil, amounts("secrets", "1", "limits.memory", "1Gi"), amounts("secrets", "0", "limits.memory", "0")},
+		{"counts", nil, amounts("count/configmaps", "9", "configmaps", "9", "services.nodeports", "9"),
+			amounts("count/configmaps", "2", "configmaps", "2", "services.nodeports", "2")},
+		{"scope", []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeBestEffort}, amounts("pods", "9"), amounts("pods", "1")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := &corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{Hard: test.hard, Scopes: test.scopes}}
+			if got := Sum(q, objects, now); !equality.Semantic.DeepEqual(got, test.want) {
+				t.Errorf("used %v, want %v", got, test.want)
+			}
+		})
+	}
+}
