@@ -11,8 +11,11 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,11 +37,14 @@ type Config struct {
 	PodCIDR, NodeCIDR, ServiceCIDR netip.Prefix
 	// NetNS is the file of the node's network namespace; empty is that of this process.
 	NetNS string
-	// Table is the name of the nftables table. Default knarr-proxy.
+	// Table is the name of the nftables table; it should start with knarr-proxy, which is the default.
 	Table string
 	// Keep leaves the table in place when Run ends.
 	Keep bool
 }
+
+// tablePrefix is what the names of all proxies' tables start with.
+const tablePrefix = "knarr-proxy"
 
 // Proxy is the service proxy of one node.
 type Proxy struct {
@@ -46,6 +52,7 @@ type Proxy struct {
 	node   Node
 	client *client.Client
 	log    *slog.Logger
+	netns  nft.Namespace
 	host   *nft.Host
 	wake   chan struct{} // holds one token while there is work
 
@@ -58,15 +65,16 @@ type Proxy struct {
 // New returns a proxy that follows the API through c.
 func New(config Config, c *client.Client, log *slog.Logger) *Proxy {
 	if config.Table == "" {
-		config.Table = "knarr-proxy"
+		config.Table = tablePrefix
 	}
+	netns := nft.Namespace{Path: config.NetNS}
 	return &Proxy{
-		config: config, client: c, log: log,
+		config: config, client: c, log: log, netns: netns,
 		node: Node{
 			Name: config.NodeName, Addresses: config.NodeIPs,
 			Pods: config.PodCIDR, Nodes: config.NodeCIDR, Services: config.ServiceCIDR,
 		},
-		host:     nft.NewHost(config.Table, nft.Namespace{Path: config.NetNS}),
+		host:     nft.NewHost(config.Table, netns, log),
 		wake:     make(chan struct{}, 1),
 		services: map[client.Key]*corev1.Service{},
 		slices:   map[client.Key]map[string]*discoveryv1.EndpointSlice{},
@@ -98,15 +106,47 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	undo := p.prepare()
 	p.loop(ctx)
 	if !p.config.Keep {
 		clean, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer done()
-		if err := p.host.Remove(clean); err != nil {
+		if err := errors.Join(p.host.Remove(clean), undo(clean)); err != nil {
 			p.log.Warn("service rules stay behind", "err", err)
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// prepare makes the kernel settings that the rules count on. undo takes back what would be unsafe without them.
+func (p *Proxy) prepare() (undo func(context.Context) error) {
+	undo = func(context.Context) error { return nil }
+	// Pods of one bridge answer each other directly unless bridged packets pass the rules too.
+	if _, err := p.netns.Set("net/bridge/bridge-nf-call-iptables", "1"); err != nil {
+		p.log.Warn("pods of one node may not reach each other through Services: load the kernel module br_netfilter", "err", err)
+	}
+	if _, err := p.netns.Set("net/ipv4/ip_forward", "1"); err != nil {
+		p.log.Warn("traffic to Services is not forwarded", "err", err)
+	}
+	if !p.node.Loopback() {
+		return undo
+	}
+	const routeLocal = "net/ipv4/conf/all/route_localnet"
+	was, err := p.netns.Set(routeLocal, "1")
+	if err != nil {
+		p.log.Warn("node ports do not answer on loopback addresses", "err", err)
+	}
+	if err != nil || was == "1" {
+		return undo
+	}
+	return func(ctx context.Context) error {
+		tables, err := p.netns.Tables(ctx)
+		if err != nil || slices.ContainsFunc(tables, func(name string) bool { return strings.HasPrefix(name, tablePrefix) }) {
+			return err // another proxy still guards and needs it
+		}
+		_, err = p.netns.Set(routeLocal, was)
+		return err
+	}
 }
 
 // loop applies changes until ctx ends. After an error everything is synced anew, after a pause.

@@ -39,6 +39,9 @@ type Node struct {
 	Services netip.Prefix
 }
 
+// Loopback tells whether node ports answer on a loopback address.
+func (n Node) Loopback() bool { return slices.ContainsFunc(n.Addresses, netip.Addr.IsLoopback) }
+
 // Rules returns everything that the table of node must hold. It depends on its arguments alone, not on their order.
 func Rules(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice, node Node) nft.Table {
 	of := map[client.Key][]*discoveryv1.EndpointSlice{}
@@ -72,6 +75,14 @@ func base(node Node) string {
 	line("set refused-ports { type inet_proto . inet_service; }")
 	line("set hairpin { type ipv4_addr . ipv4_addr; }")
 	line("set node-ips { type ipv4_addr; %s}", elements(node.Addresses))
+	if node.Loopback() {
+		// The kernel routes loopback addresses, for node ports on them; none may come from, or for, another machine.
+		line("chain martians {")
+		line("  type filter hook prerouting priority -300;")
+		line("  iifname != lo ip saddr 127.0.0.0/8 drop")
+		line("  iifname != lo ip daddr 127.0.0.0/8 drop")
+		line("}")
+	}
 	line("chain dispatch {")
 	line("  ip daddr . meta l4proto . th dport vmap @services")
 	line("  ip daddr @node-ips meta l4proto . th dport vmap @node-ports")
@@ -82,14 +93,23 @@ func base(node Node) string {
 	line("  type nat hook postrouting priority 100;")
 	line("  meta mark & %s != 0 meta mark set meta mark & 0xffffbfff masquerade fully-random", markMasquerade)
 	line("  ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random")
-	if inside := valid(node.Pods, node.Nodes, node.Services); node.Pods.IsValid() {
-		line("  ip saddr %s ip daddr != { %s, 224.0.0.0/4 } masquerade fully-random", node.Pods, strings.Join(inside, ", "))
+	if from := valid(node.Pods, node.Nodes); len(from) > 0 {
+		inside := append(valid(node.Pods, node.Nodes, node.Services), "127.0.0.0/8", "224.0.0.0/4")
+		line("  ip saddr { %s } ip daddr != { %s } masquerade fully-random", strings.Join(from, ", "), strings.Join(inside, ", "))
 	}
 	line("}")
 	line("chain refuse {")
-	line("  ip daddr @cluster-ips reject")
-	line("  ip daddr . meta l4proto . th dport @refused reject")
-	line("  ip daddr @node-ips meta l4proto . th dport @refused-ports reject")
+	line("  ip daddr @cluster-ips goto reject-all")
+	if node.Services.IsValid() {
+		// No Service, or not yet: who asks too early finds it with the next try.
+		line("  ip daddr %s drop", node.Services.Masked())
+	}
+	line("  ip daddr . meta l4proto . th dport @refused goto reject-all")
+	line("  ip daddr @node-ips meta l4proto . th dport @refused-ports goto reject-all")
+	line("}")
+	line("chain reject-all {")
+	line("  meta l4proto tcp reject with tcp reset")
+	line("  reject")
 	line("}")
 	for _, hook := range []string{"input", "forward", "output"} {
 		line("chain filter-%s { type filter hook %s priority 0; ct state new jump refuse; }", hook, hook)
@@ -312,8 +332,9 @@ func (b *builder) flows(proto, ip string, port int32, of []endpoint) {
 	if proto != "udp" {
 		return
 	}
+	front := netip.AddrPortFrom(netip.MustParseAddr(ip), uint16(port)) // ip went through only4
 	for _, e := range of {
-		b.Flows[nft.Flow{Address: ip, Port: uint16(port), Endpoint: e.ip.String()}] = true
+		b.Flows[nft.Flow{Front: front, Endpoint: netip.AddrPortFrom(e.ip, uint16(e.port))}] = true
 	}
 }
 

@@ -103,7 +103,7 @@ func text(p nft.Part) string {
 		lines = append(lines, "set "+name)
 	}
 	for f := range p.Flows {
-		lines = append(lines, fmt.Sprintf("flow %s %d %s", f.Address, f.Port, f.Endpoint))
+		lines = append(lines, fmt.Sprintf("flow %s %s", f.Front, f.Endpoint))
 	}
 	ids := regexp.MustCompile(`-[a-z2-7]{16}\b`)
 	for i, line := range lines {
@@ -135,7 +135,7 @@ func TestRulesOfOneService(t *testing.T) {
 				"cluster-ID: ip saddr != 10.42.0.0/16 " + mark + "; goto endpoints-ID",
 				"cluster-ips: 10.43.0.1",
 				"endpoints-ID: meta l4proto udp dnat to numgen random mod 2 map { 0 : 10.42.0.1 . 8080, 1 : 10.42.0.2 . 8080 }",
-				"flow 10.43.0.1 80 10.42.0.1", "flow 10.43.0.1 80 10.42.0.2",
+				"flow 10.43.0.1:80 10.42.0.1:8080", "flow 10.43.0.1:80 10.42.0.2:8080",
 				"hairpin: 10.42.0.2 . 10.42.0.2",
 				"services: 10.43.0.1 . udp . 80 goto cluster-ID"}},
 		{"terminating as a last resort", "ClusterIP 10.43.0.1 80", []string{"10.42.0.2@there!unready", "10.42.0.9@there!terminating"}, []string{

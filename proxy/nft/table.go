@@ -10,6 +10,7 @@ package nft
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -31,18 +32,23 @@ type Part struct {
 	// Elements of sets and maps of the base; the value is the verdict of a map's element, empty for sets. If several parts
 	// have the same element, the first owner in order gets it.
 	Elements map[Element]string
-	// Flows are the ways of connectionless traffic: one that goes away is forgotten by connection tracking.
+	// Flows are the ways of UDP traffic. Connection tracking forgets what goes another way.
 	Flows map[Flow]bool
 }
 
 // Element is a key of a set or map.
 type Element struct{ Set, Key string }
 
-// Flow is UDP traffic to an address and port that is sent on to an endpoint.
-type Flow struct {
-	Address  string
-	Port     uint16
-	Endpoint string
+// Flow is UDP traffic to a front that is sent on to an endpoint.
+type Flow struct{ Front, Endpoint netip.AddrPort }
+
+// Fronts are addresses and ports with the endpoints that their traffic may go to.
+type Fronts map[netip.AddrPort][]netip.AddrPort
+
+// Stale tells whether a tracked connection to front that is sent on to endpoint should not be.
+func (f Fronts) Stale(front, endpoint netip.AddrPort) bool {
+	endpoints, ours := f[front]
+	return ours && !slices.Contains(endpoints, endpoint)
 }
 
 // NewPart returns an empty part.
@@ -81,7 +87,7 @@ func (s *state) effective(e Element) (string, bool) {
 // change is the difference between two states, and in which order to apply it.
 type change struct {
 	addSets, addChains, rules, elements, flush, delChains, delSets []string
-	flows                                                          []Flow
+	fronts                                                         Fronts
 }
 
 func (c *change) script() string {
@@ -97,23 +103,13 @@ func (c *change) script() string {
 
 // update makes s hold the given parts (empty ones go) and returns what that changes in table.
 func (s *state) update(table string, parts map[string]Part) *change {
-	c := &change{}
+	c := &change{fronts: Fronts{}}
 	before := map[Element]*string{}
 	for _, owner := range slices.Sorted(maps.Keys(parts)) {
 		was, will := s.parts[owner], parts[owner]
 		c.sets(table, was, will)
 		c.chains(table, was, will)
-		for f := range was.Flows {
-			if !will.Flows[f] {
-				c.flows = append(c.flows, f)
-			}
-		}
-		// An address that refused or lost everything has connections that go nowhere: forget them too.
-		if len(was.Flows) == 0 {
-			for f := range will.Flows {
-				c.flows = append(c.flows, Flow{Address: f.Address, Port: f.Port})
-			}
-		}
+		c.flows(was, will)
 		s.claim(owner, was, will, before)
 		if will.Empty() {
 			delete(s.parts, owner)
@@ -124,8 +120,6 @@ func (s *state) update(table string, parts map[string]Part) *change {
 	for _, e := range slices.SortedFunc(maps.Keys(before), compareElements) {
 		c.element(table, e, before[e], s)
 	}
-	slices.SortFunc(c.flows, compareFlows)
-	c.flows = slices.Compact(c.flows)
 	return c
 }
 
@@ -159,6 +153,27 @@ func (s *state) claim(owner string, was, will Part, before map[Element]*string) 
 			s.claims[e] = map[string]string{}
 		}
 		s.claims[e][owner] = w
+	}
+}
+
+// flows notes fronts that lost an endpoint or are new: what was tracked before went elsewhere or nowhere.
+func (c *change) flows(was, will Part) {
+	before := map[netip.AddrPort]bool{}
+	for f := range was.Flows {
+		before[f.Front] = true
+		if !will.Flows[f] {
+			c.fronts[f.Front] = nil
+		}
+	}
+	for f := range will.Flows {
+		if !before[f.Front] {
+			c.fronts[f.Front] = nil
+		}
+	}
+	for f := range will.Flows {
+		if endpoints, touched := c.fronts[f.Front]; touched {
+			c.fronts[f.Front] = append(endpoints, f.Endpoint)
+		}
 	}
 }
 
@@ -224,14 +239,4 @@ func compareElements(a, b Element) int {
 		return c
 	}
 	return strings.Compare(a.Key, b.Key)
-}
-
-func compareFlows(a, b Flow) int {
-	if c := strings.Compare(a.Address, b.Address); c != 0 {
-		return c
-	}
-	if a.Port != b.Port {
-		return int(a.Port) - int(b.Port)
-	}
-	return strings.Compare(a.Endpoint, b.Endpoint)
 }
