@@ -4,184 +4,169 @@
 package plugins
 
 import (
-	"slices"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-
 	"knarr.dev/scheduler/snapshot"
 )
-
-// term is a pod affinity term, ready to match.
-type term struct {
-	namespaces []string
-	everywhere bool
-	selector   labels.Selector
-	key        string
-	weight     int64
-}
-
-func newTerm(owner *corev1.Pod, t *corev1.PodAffinityTerm, weight int64) (term, bool) {
-	selector, err := metav1.LabelSelectorAsSelector(t.LabelSelector)
-	if err != nil {
-		return term{}, false // validation does not let it in
-	}
-	out := term{namespaces: t.Namespaces, selector: withLabels(selector, owner.Labels, t.MatchLabelKeys), key: t.TopologyKey, weight: weight}
-	if t.NamespaceSelector != nil {
-		// An empty selector is all namespaces; others need the labels of namespaces, which the snapshot does not have.
-		out.everywhere = len(t.NamespaceSelector.MatchLabels)+len(t.NamespaceSelector.MatchExpressions) == 0
-	}
-	if len(out.namespaces) == 0 && t.NamespaceSelector == nil {
-		out.namespaces = []string{owner.Namespace}
-	}
-	return out, true
-}
-
-func (t *term) matches(p *corev1.Pod) bool {
-	return (t.everywhere || slices.Contains(t.namespaces, p.Namespace)) && t.selector.Matches(labels.Set(p.Labels))
-}
-
-func terms(owner *corev1.Pod, list []corev1.PodAffinityTerm) (out []term) {
-	for i := range list {
-		if t, ok := newTerm(owner, &list[i], 1); ok {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
-func weighted(owner *corev1.Pod, list []corev1.WeightedPodAffinityTerm, sign int64) (out []term) {
-	for i := range list {
-		if t, ok := newTerm(owner, &list[i].PodAffinityTerm, sign*int64(list[i].Weight)); ok {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
-func required(p *corev1.Pod) (with, without []term) {
-	if a := p.Spec.Affinity; a != nil {
-		if a.PodAffinity != nil {
-			with = terms(p, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
-		}
-		if a.PodAntiAffinity != nil {
-			without = terms(p, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
-		}
-	}
-	return with, without
-}
-
-func preferred(p *corev1.Pod) (out []term) {
-	if a := p.Spec.Affinity; a != nil {
-		if a.PodAffinity != nil {
-			out = weighted(p, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
-		}
-		if a.PodAntiAffinity != nil {
-			out = append(out, weighted(p, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)...)
-		}
-	}
-	return out
-}
 
 // domain is a value of a topology key.
 type domain struct{ key, value string }
 
+// affinity counts the pods that pod affinity speaks of, by domain.
+type affinity struct {
+	pod  *snapshot.Pod
+	snap *snapshot.Snapshot
+	// present and near are counts for the pod's own terms, by term; refused is what pods that are there say of the pod.
+	present, near []map[string]int64
+	refused       map[domain]int64
+	scores        map[domain]int64
+}
+
 // interPodAffinity follows pod affinity and anti-affinity, the pod's own and that of pods that are there already.
-func interPodAffinity(pod *snapshot.Pod, nodes []*snapshot.Node) Rule {
-	with, without := required(pod.Pod)
-	soft := preferred(pod.Pod)
-	affine := slices.ContainsFunc(nodes, func(n *snapshot.Node) bool { return len(n.Affine) > 0 })
-	if len(with)+len(without)+len(soft) == 0 && !affine {
+func interPodAffinity(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
+	own := len(pod.With)+len(pod.Without)+len(pod.Prefer) > 0
+	if !own && len(s.Affine) == 0 {
 		return Rule{}
 	}
-	present := make([]map[string]int64, len(with)) // by term: pods by domain
-	for i := range present {
-		present[i] = map[string]int64{}
+	a := &affinity{
+		pod: pod, snap: s, present: countsFor(len(pod.With)), near: countsFor(len(pod.Without)), refused: map[domain]int64{}, scores: map[domain]int64{},
 	}
-	near, refused, scores := map[domain]bool{}, map[domain]bool{}, map[domain]int64{}
-	for _, n := range nodes {
-		if len(with)+len(without)+len(soft) > 0 {
+	if own {
+		for _, n := range s.Nodes {
 			for _, p := range n.Pods {
-				countOwn(n, p, with, present, without, near, soft, scores)
+				a.countOwn(n, p, 1)
+				a.rate(n, p)
 			}
-		}
-		for _, p := range n.Affine {
-			countOthers(n, p, pod, refused, scores)
 		}
 	}
-	rule := Rule{Filter: func(n *snapshot.Node) Verdict {
-		for key, value := range n.Labels {
-			if refused[domain{key, value}] {
-				return refuse("node(s) didn't satisfy existing pods anti-affinity rules")
-			}
+	for _, n := range s.Affine {
+		for _, p := range n.Affine {
+			a.countOthers(n, p, 1)
+			a.rateOthers(n, p)
 		}
-		for i := range without {
-			if value, has := n.Labels[without[i].key]; has && near[domain{without[i].key, value}] {
-				return refuse("node(s) didn't match pod anti-affinity rules")
-			}
-		}
-		if !affinityHolds(pod, n, with, present) {
-			return exclude("node(s) didn't match pod affinity rules")
-		}
-		return Verdict{}
-	}}
-	if len(scores) > 0 {
+	}
+	rule := Rule{Filter: a.filter()}
+	rule.Move = func(n *snapshot.Node, p *snapshot.Pod, by int64) {
+		a.countOwn(n, p, by)
+		a.countOthers(n, p, by)
+	}
+	if len(a.scores) > 0 {
 		rule.Score = func(n *snapshot.Node) (sum int64) {
 			for key, value := range n.Labels {
-				sum += scores[domain{key, value}]
+				sum += a.scores[domain{key, value}]
 			}
 			return sum
 		}
-		rule.Normalize = func(all []int64) { spread(all, false) }
+		rule.Normalize = spread
 	}
 	return rule
 }
 
-// countOwn counts a pod that is there for the terms of the pod to place.
-func countOwn(n *snapshot.Node, p *snapshot.Pod, with []term, present []map[string]int64, without []term, near map[domain]bool, soft []term, scores map[domain]int64) {
-	for i := range with {
-		if value, has := n.Labels[with[i].key]; has && with[i].matches(p.Pod) {
-			present[i][value]++
+func countsFor(n int) []map[string]int64 {
+	list := make([]map[string]int64, n)
+	for i := range list {
+		list[i] = map[string]int64{}
+	}
+	return list
+}
+
+func (a *affinity) filter() func(n *snapshot.Node) Verdict {
+	theirs := refuse("node(s) didn't satisfy existing pods anti-affinity rules")
+	without := refuse("node(s) didn't match pod anti-affinity rules")
+	with := exclude("node(s) didn't match pod affinity rules")
+	return func(n *snapshot.Node) Verdict {
+		if !a.holds(n) {
+			return with
+		}
+		for i := range a.pod.Without {
+			if value, has := n.Labels[a.pod.Without[i].Key]; has && a.near[i][value] > 0 {
+				return without
+			}
+		}
+		if len(a.refused) > 0 {
+			for key, value := range n.Labels {
+				if a.refused[domain{key, value}] > 0 {
+					return theirs
+				}
+			}
+		}
+		return Verdict{}
+	}
+}
+
+// matchesAll tells whether all of the pod's required terms speak of p: only such pods count for any of them.
+func (a *affinity) matchesAll(p *snapshot.Pod) bool {
+	for i := range a.pod.With {
+		if !a.pod.With[i].Matches(p, a.snap) {
+			return false
 		}
 	}
-	for i := range without {
-		if value, has := n.Labels[without[i].key]; has && without[i].matches(p.Pod) {
-			near[domain{without[i].key, value}] = true
+	return len(a.pod.With) > 0
+}
+
+// countOwn counts a pod that is there for the required terms of the pod to place.
+func (a *affinity) countOwn(n *snapshot.Node, p *snapshot.Pod, by int64) {
+	if a.matchesAll(p) {
+		for i := range a.pod.With {
+			if value, has := n.Labels[a.pod.With[i].Key]; has {
+				count(a.present[i], value, by)
+			}
 		}
 	}
-	for i := range soft {
-		if value, has := n.Labels[soft[i].key]; has && soft[i].matches(p.Pod) {
-			scores[domain{soft[i].key, value}] += soft[i].weight
+	for i := range a.pod.Without {
+		t := &a.pod.Without[i]
+		if value, has := n.Labels[t.Key]; has && t.Matches(p, a.snap) {
+			count(a.near[i], value, by)
 		}
 	}
 }
 
-// countOthers notes what the terms of a pod that is there say of the pod to place.
-func countOthers(n *snapshot.Node, p, pod *snapshot.Pod, refused map[domain]bool, scores map[domain]int64) {
-	theirWith, theirWithout := required(p.Pod)
-	for i := range theirWithout {
-		if value, has := n.Labels[theirWithout[i].key]; has && theirWithout[i].matches(pod.Pod) {
-			refused[domain{theirWithout[i].key, value}] = true
-		}
-	}
-	for _, t := range append(preferred(p.Pod), theirWith...) { // a required affinity of theirs counts as a preference of weight 1
-		if value, has := n.Labels[t.key]; has && t.matches(pod.Pod) {
-			scores[domain{t.key, value}] += t.weight
+// countOthers counts what the required anti-affinity of a pod that is there says of the pod to place.
+func (a *affinity) countOthers(n *snapshot.Node, p *snapshot.Pod, by int64) {
+	for i := range p.Without {
+		t := &p.Without[i]
+		if value, has := n.Labels[t.Key]; has && t.Matches(a.pod, a.snap) {
+			count(a.refused, domain{t.Key, value}, by)
 		}
 	}
 }
 
-// affinityHolds tells whether each term finds a pod in the node's domain. The first pod of a group may go anywhere.
-func affinityHolds(pod *snapshot.Pod, n *snapshot.Node, with []term, present []map[string]int64) bool {
+// rate adds to the scores what the pod's preferences say of a pod that is there.
+func (a *affinity) rate(n *snapshot.Node, p *snapshot.Pod) {
+	for i := range a.pod.Prefer {
+		t := &a.pod.Prefer[i]
+		if value, has := n.Labels[t.Key]; has && t.Matches(p, a.snap) {
+			a.scores[domain{t.Key, value}] += t.Weight
+		}
+	}
+}
+
+// rateOthers adds what a pod that is there prefers; its required affinity counts as a preference of weight 1.
+func (a *affinity) rateOthers(n *snapshot.Node, p *snapshot.Pod) {
+	for _, list := range [][]snapshot.Term{p.Prefer, p.With} {
+		for i := range list {
+			t := &list[i]
+			if value, has := n.Labels[t.Key]; has && t.Matches(a.pod, a.snap) {
+				a.scores[domain{t.Key, value}] += t.Weight
+			}
+		}
+	}
+}
+
+func count[K comparable](counts map[K]int64, key K, by int64) {
+	if counts[key] += by; counts[key] == 0 {
+		delete(counts, key)
+	}
+}
+
+// holds tells whether each term finds a pod in the node's domain. The first pod of a group may go anywhere.
+func (a *affinity) holds(n *snapshot.Node) bool {
 	missing, nobody := false, true
-	for i := range with {
-		value, has := n.Labels[with[i].key]
+	for i := range a.pod.With {
+		value, has := n.Labels[a.pod.With[i].Key]
 		if !has {
 			return false
 		}
-		missing = missing || present[i][value] == 0
-		nobody = nobody && len(present[i]) == 0 && with[i].matches(pod.Pod)
+		missing = missing || a.present[i][value] == 0
+		nobody = nobody && len(a.present[i]) == 0
 	}
-	return !missing || nobody
+	return !missing || nobody && a.matchesAll(a.pod)
 }

@@ -11,38 +11,40 @@ import (
 )
 
 // nodeUnschedulable keeps pods off cordoned nodes.
-func nodeUnschedulable(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+func nodeUnschedulable(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	taint := &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
-	tolerated := tolerates(pod.Spec.Tolerations, taint)
+	tolerated, no := tolerates(pod.Spec.Tolerations, taint), exclude("node(s) were unschedulable")
 	return Rule{Filter: func(n *snapshot.Node) Verdict {
 		if n.Spec.Unschedulable && !tolerated {
-			return exclude("node(s) were unschedulable")
+			return no
 		}
 		return Verdict{}
 	}}
 }
 
 // nodeName keeps a pod to the node that it names.
-func nodeName(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+func nodeName(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	if pod.Spec.NodeName == "" {
 		return Rule{}
 	}
+	no := exclude("node(s) didn't match the requested node name")
 	return Rule{Filter: func(n *snapshot.Node) Verdict {
 		if n.Name != pod.Spec.NodeName {
-			return exclude("node(s) didn't match the requested node name")
+			return no
 		}
 		return Verdict{}
 	}}
 }
 
 // taintToleration keeps pods off nodes whose taints they do not tolerate, and prefers nodes with few soft taints.
-func taintToleration(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+func taintToleration(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
+	no := exclude("node(s) had untolerated taint(s)")
 	return Rule{
 		Filter: func(n *snapshot.Node) Verdict {
 			for i := range n.Spec.Taints {
 				t := &n.Spec.Taints[i]
 				if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
-					return exclude("node(s) had untolerated taint(s)")
+					return no
 				}
 			}
 			return Verdict{}
@@ -61,14 +63,15 @@ func taintToleration(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
 }
 
 // nodeAffinity follows nodeSelector and node affinity.
-func nodeAffinity(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+func nodeAffinity(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	var rule Rule
 	required := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 	affinity := pod.Spec.Affinity
 	if len(pod.Spec.NodeSelector) > 0 || affinity != nil && affinity.NodeAffinity != nil {
+		no := exclude("node(s) didn't match Pod's node affinity/selector")
 		rule.Filter = func(n *snapshot.Node) Verdict {
 			if ok, err := required.Match(n.Node); err != nil || !ok {
-				return exclude("node(s) didn't match Pod's node affinity/selector")
+				return no
 			}
 			return Verdict{}
 		}
@@ -86,16 +89,17 @@ func nodeAffinity(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
 }
 
 // nodePorts keeps apart pods that want the same port of the node.
-func nodePorts(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
+func nodePorts(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	if len(pod.Ports) == 0 {
 		return Rule{}
 	}
+	no := refuse("node(s) didn't have free ports for the requested pod ports")
 	return Rule{Filter: func(n *snapshot.Node) Verdict {
 		for _, other := range n.Pods {
 			for i := range other.Ports {
 				for j := range pod.Ports {
 					if portsClash(&other.Ports[i], &pod.Ports[j]) {
-						return refuse("node(s) didn't have free ports for the requested pod ports")
+						return no
 					}
 				}
 			}

@@ -15,9 +15,27 @@ import (
 // MaxScore is the best score.
 const MaxScore = 100
 
+// Event is a set of kinds of change that may let a pod that was refused fit after all.
+type Event uint16
+
+// The kinds of change.
+const (
+	NodeAdded Event = 1 << iota
+	NodeRemoved
+	NodeRoom   // allocatable amounts
+	NodeLabels // labels
+	NodeTaints // taints and spec.unschedulable
+	PodPlaced  // a pod got a node
+	PodRemoved // a pod on a node ended, or is no more
+	PodChanged // labels or requests of a pod on a node
+	NamespaceChanged
+	// Anything is every kind of change.
+	Anything Event = 1<<iota - 1
+)
+
 // Verdict is why a node does not fit; the zero value means that it does.
 type Verdict struct {
-	// Reasons are in the words that users know from events.
+	// Reasons are in the words that users know from events. The slice is shared: do not change it.
 	Reasons []string
 	// Final means that no pod's leaving would help, so that preemption is in vain.
 	Final bool
@@ -29,18 +47,25 @@ func (v Verdict) Fits() bool { return len(v.Reasons) == 0 }
 func refuse(reason string) Verdict  { return Verdict{Reasons: []string{reason}} }
 func exclude(reason string) Verdict { return Verdict{Reasons: []string{reason}, Final: true} }
 
-// Plugin is one rule for one pod: Prepare made it for that pod and those nodes.
+// Plugin is one rule; Prepare makes it for one pod and the nodes of one moment.
 type Plugin struct {
 	Name string
 	// Weight of the score beside others'.
 	Weight int64
-	// Prepare looks at the pod and all nodes once; nil functions in the Rule mean that it has nothing to say.
-	Prepare func(pod *snapshot.Pod, nodes []*snapshot.Node) Rule
+	// Helps are the changes after which a node or pod that the rule refused is worth another try.
+	Helps Event
+	// Prepare looks at the pod and the snapshot once; nil functions in the Rule mean that it has nothing to say.
+	Prepare func(pod *snapshot.Pod, s *snapshot.Snapshot) Rule
 }
 
-// Rule is a plugin at work on one pod.
+// Rule is a plugin at work on one pod. It belongs to one goroutine.
 type Rule struct {
+	// Reject, if not empty, is why no node will do.
+	Reject string
 	Filter func(n *snapshot.Node) Verdict
+	// Move tells the rule to count a pod on a node as there (by 1) or gone (by -1) from now on; nil if Filter
+	// looks only at the node that it is given.
+	Move func(n *snapshot.Node, p *snapshot.Pod, by int64)
 	// Score rates a node that fits; Normalize brings the raw scores of all to 0..MaxScore.
 	Score     func(n *snapshot.Node) int64
 	Normalize func(scores []int64)
@@ -49,14 +74,15 @@ type Rule struct {
 // All returns the plugins in the order in which they filter: cheap and decisive ones first.
 func All() []Plugin {
 	return []Plugin{
-		{Name: "NodeUnschedulable", Prepare: nodeUnschedulable},
-		{Name: "NodeName", Prepare: nodeName},
-		{Name: "TaintToleration", Weight: 3, Prepare: taintToleration},
-		{Name: "NodeAffinity", Weight: 2, Prepare: nodeAffinity},
-		{Name: "NodePorts", Prepare: nodePorts},
-		{Name: "NodeResourcesFit", Weight: 1, Prepare: nodeResourcesFit},
-		{Name: "PodTopologySpread", Weight: 2, Prepare: podTopologySpread},
-		{Name: "InterPodAffinity", Weight: 2, Prepare: interPodAffinity},
+		{Name: "NodeUnschedulable", Helps: NodeAdded | NodeTaints, Prepare: nodeUnschedulable},
+		{Name: "NodeName", Helps: NodeAdded, Prepare: nodeName},
+		{Name: "TaintToleration", Weight: 3, Helps: NodeAdded | NodeTaints, Prepare: taintToleration},
+		{Name: "NodeAffinity", Weight: 2, Helps: NodeAdded | NodeLabels, Prepare: nodeAffinity},
+		{Name: "NodePorts", Helps: NodeAdded | PodRemoved, Prepare: nodePorts},
+		{Name: "NodeResourcesFit", Weight: 1, Helps: NodeAdded | NodeRoom | PodRemoved | PodChanged, Prepare: nodeResourcesFit},
+		{Name: "VolumeBinding", Helps: Anything, Prepare: volumeBinding},
+		{Name: "PodTopologySpread", Weight: 2, Helps: Anything &^ (NodeRoom | NamespaceChanged), Prepare: podTopologySpread},
+		{Name: "InterPodAffinity", Weight: 2, Helps: Anything &^ (NodeRoom | NodeTaints | NodeRemoved), Prepare: interPodAffinity},
 		{Name: "NodeResourcesBalancedAllocation", Weight: 1, Prepare: balancedAllocation},
 		{Name: "ImageLocality", Weight: 1, Prepare: imageLocality},
 	}
@@ -90,7 +116,7 @@ func scaleDown(scores []int64) {
 }
 
 // spread brings scores between their least and their greatest to 0..MaxScore.
-func spread(scores []int64, lowestIsBest bool) {
+func spread(scores []int64) {
 	if len(scores) == 0 {
 		return
 	}
@@ -99,14 +125,9 @@ func spread(scores []int64, lowestIsBest bool) {
 		least, greatest = min(least, s), max(greatest, s)
 	}
 	for i, s := range scores {
-		switch {
-		case least == greatest && lowestIsBest:
-			scores[i] = MaxScore
-		case least == greatest:
+		if least == greatest {
 			scores[i] = 0
-		case lowestIsBest:
-			scores[i] = MaxScore * (greatest - s) / (greatest - least)
-		default:
+		} else {
 			scores[i] = MaxScore * (s - least) / (greatest - least)
 		}
 	}

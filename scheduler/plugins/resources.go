@@ -15,89 +15,105 @@ import (
 )
 
 // nodeResourcesFit keeps pods off nodes without room for their requests, and prefers nodes with much room.
-func nodeResourcesFit(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
-	names := slices.Sorted(maps.Keys(pod.Requests))
+func nodeResourcesFit(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
+	want := &pod.Requests
 	return Rule{
 		Filter: func(n *snapshot.Node) Verdict {
-			var v Verdict
-			if room, limited := n.Allocatable[corev1.ResourcePods]; limited && int64(len(n.Pods))+1 > room {
-				v.Reasons = append(v.Reasons, "Too many pods")
+			full := int64(len(n.Pods)) >= n.MaxPods
+			if !full && fits(want, n) {
+				return Verdict{}
 			}
-			for _, name := range names {
-				want := pod.Requests[name]
-				if want == 0 {
-					continue
-				}
-				have := n.Allocatable[name]
-				if want > have-n.Requested[name] {
-					v.Reasons = append(v.Reasons, "Insufficient "+string(name))
-					v.Final = v.Final || want > have
-				}
-			}
-			return v
+			return shortage(want, n, full)
 		},
 		Score: func(n *snapshot.Node) int64 {
-			total := int64(0)
-			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-				have := n.Allocatable[name]
-				if left := have - n.NonZero[name] - pod.NonZero[name]; have > 0 && left > 0 {
-					total += left * MaxScore / have
-				}
-			}
-			return total / 2
+			return (free(n.Allocatable.CPU, n.NonZero.CPU+pod.NonZero.CPU) + free(n.Allocatable.Memory, n.NonZero.Memory+pod.NonZero.Memory)) / 2
 		},
 	}
+}
+
+func fits(want *snapshot.Resources, n *snapshot.Node) bool {
+	have, used := &n.Allocatable, &n.Requested
+	short := want.CPU > 0 && want.CPU > have.CPU-used.CPU || want.Memory > 0 && want.Memory > have.Memory-used.Memory ||
+		want.Ephemeral > 0 && want.Ephemeral > have.Ephemeral-used.Ephemeral
+	if short {
+		return false
+	}
+	for name, v := range want.Others {
+		if v > 0 && v > have.Others[name]-used.Others[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// shortage says what the node has too little of.
+func shortage(want *snapshot.Resources, n *snapshot.Node, full bool) (v Verdict) {
+	if full {
+		v.Reasons = append(v.Reasons, "Too many pods")
+	}
+	names := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
+	for _, name := range append(names, slices.Sorted(maps.Keys(want.Others))...) {
+		amount, have := want.Get(name), n.Allocatable.Get(name)
+		if amount > 0 && amount > have-n.Requested.Get(name) {
+			v.Reasons = append(v.Reasons, "Insufficient "+string(name))
+			v.Final = v.Final || amount > have
+		}
+	}
+	return v
+}
+
+// free is the part of an amount that is left, as a score.
+func free(have, used int64) int64 {
+	if have <= 0 || used >= have {
+		return 0
+	}
+	return (have - used) * MaxScore / have
 }
 
 // balancedAllocation prefers nodes whose CPU and memory would be used to the same part.
-func balancedAllocation(pod *snapshot.Pod, _ []*snapshot.Node) Rule {
-	if len(pod.Requests) == 0 {
+func balancedAllocation(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
+	want := &pod.Requests
+	if want.CPU == 0 && want.Memory == 0 {
 		return Rule{}
 	}
 	return Rule{Score: func(n *snapshot.Node) int64 {
-		var parts [2]float64
-		for i, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			if have := n.Allocatable[name]; have > 0 {
-				parts[i] = min(1, float64(n.Requested[name]+pod.Requests[name])/float64(have))
-			}
-		}
-		return int64((1 - math.Abs(parts[0]-parts[1])/2) * MaxScore)
+		cpu := part(n.Requested.CPU+want.CPU, n.Allocatable.CPU)
+		memory := part(n.Requested.Memory+want.Memory, n.Allocatable.Memory)
+		return int64((1 - math.Abs(cpu-memory)/2) * MaxScore)
 	}}
 }
 
+func part(used, have int64) float64 {
+	if have <= 0 {
+		return 0
+	}
+	return min(1, float64(used)/float64(have))
+}
+
 // imageLocality prefers nodes that have the pod's images, in proportion to their size and to how spread they are.
-func imageLocality(pod *snapshot.Pod, nodes []*snapshot.Node) Rule {
+func imageLocality(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
 	const least, most = 23 << 20, 1000 << 20
-	have := map[string]int{}
-	for _, n := range nodes {
-		for _, image := range n.Status.Images {
-			for _, name := range image.Names {
-				have[name]++
+	spread := map[string]int64{}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			name := list[i].Image
+			if !strings.Contains(name[strings.LastIndex(name, "/")+1:], ":") {
+				name += ":latest"
+			}
+			if count := s.ImageNodes(name); count > 0 {
+				spread[name] = int64(count)
 			}
 		}
 	}
-	if len(have) == 0 {
+	if len(spread) == 0 {
 		return Rule{}
 	}
-	wanted := map[string]bool{}
-	for _, c := range pod.Spec.Containers {
-		name := c.Image
-		if !strings.Contains(name[strings.LastIndex(name, "/")+1:], ":") && !strings.Contains(name, "@") {
-			name += ":latest"
-		}
-		wanted[name] = true
-	}
+	highest := int64(most * (len(pod.Spec.Containers) + len(pod.Spec.InitContainers)))
 	return Rule{Score: func(n *snapshot.Node) int64 {
 		sum := int64(0)
-		for _, image := range n.Status.Images {
-			for _, name := range image.Names {
-				if wanted[name] {
-					sum += image.SizeBytes * int64(have[name]) / int64(len(nodes))
-					break
-				}
-			}
+		for name, count := range spread {
+			sum += n.Images[name] * count / int64(len(s.Nodes))
 		}
-		highest := int64(most * len(pod.Spec.Containers))
 		sum = max(least, min(sum, highest))
 		return MaxScore * (sum - least) / (highest - least)
 	}}

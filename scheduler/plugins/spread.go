@@ -20,19 +20,24 @@ type constraint struct {
 	selector labels.Selector
 	self     int64 // 1 if the pod counts itself
 	counts   map[string]int64
-	least    int64
+	least    int64 // -1 while not known
+	weight   float64
 }
 
-// podTopologySpread follows spec.topologySpreadConstraints; see
+// podTopologySpread follows spec.topologySpreadConstraints, and spreads the pods of a controller that have none; see
 // https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/.
-func podTopologySpread(pod *snapshot.Pod, nodes []*snapshot.Node) Rule {
+func podTopologySpread(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
+	if len(pod.Spec.TopologySpreadConstraints) == 0 {
+		return spreadSiblings(pod, s)
+	}
+	required := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 	var hard, soft []*constraint
 	for _, c := range pod.Spec.TopologySpreadConstraints {
 		k := newConstraint(pod, c)
 		if k == nil {
 			continue
 		}
-		k.count(pod, nodes)
+		k.count(pod, required, s.Nodes)
 		if c.WhenUnsatisfiable == corev1.DoNotSchedule {
 			hard = append(hard, k)
 		} else {
@@ -41,34 +46,106 @@ func podTopologySpread(pod *snapshot.Pod, nodes []*snapshot.Node) Rule {
 	}
 	var rule Rule
 	if len(hard) > 0 {
-		rule.Filter = func(n *snapshot.Node) Verdict {
+		rule.Filter = hardSpread(hard)
+		rule.Move = func(n *snapshot.Node, p *snapshot.Pod, by int64) {
 			for _, c := range hard {
-				value, has := n.Labels[c.TopologyKey]
-				if !has {
-					return exclude("node(s) didn't match pod topology spread constraints (missing required label)")
-				}
-				if c.counts[value]+c.self-c.least > int64(c.MaxSkew) {
-					return refuse("node(s) didn't match pod topology spread constraints")
-				}
+				c.move(pod, required, n, p, by)
 			}
-			return Verdict{}
 		}
 	}
 	if len(soft) > 0 {
-		rule.Score = func(n *snapshot.Node) int64 {
-			score := 0.0
-			for _, c := range soft {
-				value, has := n.Labels[c.TopologyKey]
-				if !has {
-					return math.MaxInt32
-				}
-				score += float64(c.counts[value])*math.Log(float64(len(c.counts)+2)) + float64(c.MaxSkew-1)
-			}
-			return int64(math.Round(score))
-		}
-		rule.Normalize = func(scores []int64) { spread(scores, true) }
+		scoreSpread(&rule, soft)
 	}
 	return rule
+}
+
+func hardSpread(hard []*constraint) func(n *snapshot.Node) Verdict {
+	skewed := refuse("node(s) didn't match pod topology spread constraints")
+	unlabelled := exclude("node(s) didn't match pod topology spread constraints (missing required label)")
+	return func(n *snapshot.Node) Verdict {
+		for _, c := range hard {
+			value, has := n.Labels[c.TopologyKey]
+			if !has {
+				return unlabelled
+			}
+			if c.counts[value]+c.self-c.minimum() > int64(c.MaxSkew) {
+				return skewed
+			}
+		}
+		return Verdict{}
+	}
+}
+
+// scoreSpread prefers domains with few matching pods. Keys with many domains weigh more, as a difference of one pod
+// says less there.
+func scoreSpread(rule *Rule, soft []*constraint) {
+	for _, c := range soft {
+		c.weight = math.Log(float64(len(c.counts) + 2))
+	}
+	const ignored = math.MaxInt64 // a node without one of the labels
+	rule.Score = func(n *snapshot.Node) int64 {
+		score := 0.0
+		for _, c := range soft {
+			value, has := n.Labels[c.TopologyKey]
+			if !has {
+				return ignored
+			}
+			score += float64(c.counts[value])*c.weight + float64(c.MaxSkew-1)
+		}
+		return int64(math.Round(score))
+	}
+	rule.Normalize = func(scores []int64) { spreadScores(scores, ignored) }
+}
+
+// spreadScores gives the least count the best score, and what is ignored none.
+func spreadScores(scores []int64, ignored int64) {
+	least, greatest := int64(math.MaxInt64), int64(0)
+	for _, s := range scores {
+		if s != ignored {
+			least, greatest = min(least, s), max(greatest, s)
+		}
+	}
+	for i, s := range scores {
+		switch {
+		case s == ignored:
+			scores[i] = 0
+		case greatest == 0:
+			scores[i] = MaxScore
+		default:
+			scores[i] = MaxScore * (greatest + least - s) / greatest
+		}
+	}
+}
+
+// spreadSiblings spreads the pods of a controller over nodes and zones, as Kubernetes' default constraints do:
+// maxSkew 3 over nodes, 5 over zones, both ScheduleAnyway.
+func spreadSiblings(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
+	siblings := s.Siblings(pod.Owner)
+	if pod.Owner == "" || len(siblings) == 0 {
+		return Rule{}
+	}
+	zones, zoned := map[string]int64{}, map[string]bool{}
+	for name, count := range siblings {
+		if n := s.Node(name); n != nil {
+			zones[n.Labels[corev1.LabelTopologyZone]] += int64(count)
+		}
+	}
+	for _, n := range s.Nodes {
+		if z := n.Labels[corev1.LabelTopologyZone]; z != "" {
+			zoned[z] = true
+		}
+	}
+	byNode, byZone := math.Log(float64(len(s.Nodes)+2)), math.Log(float64(len(zoned)+2))
+	return Rule{
+		Score: func(n *snapshot.Node) int64 {
+			score := float64(siblings[n.Name])*byNode + 2
+			if z := n.Labels[corev1.LabelTopologyZone]; z != "" {
+				score += float64(zones[z])*byZone + 4
+			}
+			return int64(math.Round(score))
+		},
+		Normalize: func(scores []int64) { spreadScores(scores, math.MaxInt64) },
+	}
 }
 
 func newConstraint(pod *snapshot.Pod, c corev1.TopologySpreadConstraint) *constraint {
@@ -76,40 +153,46 @@ func newConstraint(pod *snapshot.Pod, c corev1.TopologySpreadConstraint) *constr
 	if err != nil {
 		return nil // validation does not let it in
 	}
-	selector = withLabels(selector, pod.Labels, c.MatchLabelKeys)
-	k := &constraint{TopologySpreadConstraint: c, selector: selector, counts: map[string]int64{}}
+	selector = snapshot.WithLabels(selector, pod.Labels, c.MatchLabelKeys, true)
+	k := &constraint{TopologySpreadConstraint: c, selector: selector, counts: map[string]int64{}, least: -1}
 	if selector.Matches(labels.Set(pod.Labels)) {
 		k.self = 1
 	}
 	return k
 }
 
-// withLabels adds the pod's own values of keys to a selector.
-func withLabels(selector labels.Selector, own map[string]string, keys []string) labels.Selector {
-	for _, key := range keys {
-		if value, has := own[key]; has {
-			if more, _ := labels.SelectorFromSet(labels.Set{key: value}).Requirements(); selector != nil {
-				selector = selector.Add(more...)
-			}
-		}
-	}
-	return selector
-}
-
 // count counts matching pods by domain, over the nodes that count.
-func (c *constraint) count(pod *snapshot.Pod, nodes []*snapshot.Node) {
-	required := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
+func (c *constraint) count(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, nodes []*snapshot.Node) {
 	for _, n := range nodes {
 		value, has := n.Labels[c.TopologyKey]
 		if !has || !c.includes(pod, required, n) {
 			continue
 		}
-		c.counts[value] += 0
+		sum := int64(0)
 		for _, p := range n.Pods {
-			if p.Namespace == pod.Namespace && p.DeletionTimestamp == nil && c.selector.Matches(labels.Set(p.Labels)) {
-				c.counts[value]++
+			if c.matches(pod, p) {
+				sum++
 			}
 		}
+		c.counts[value] += sum
+	}
+}
+
+func (c *constraint) matches(pod, p *snapshot.Pod) bool {
+	return p.Namespace == pod.Namespace && p.DeletionTimestamp == nil && c.selector.Matches(labels.Set(p.Labels))
+}
+
+func (c *constraint) move(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, n *snapshot.Node, p *snapshot.Pod, by int64) {
+	if value, has := n.Labels[c.TopologyKey]; has && c.matches(pod, p) && c.includes(pod, required, n) {
+		c.counts[value] += by
+		c.least = -1
+	}
+}
+
+// minimum is the least count of a domain; 0 if there are fewer domains than there should be.
+func (c *constraint) minimum() int64 {
+	if c.least >= 0 {
+		return c.least
 	}
 	c.least = math.MaxInt64
 	for _, n := range c.counts {
@@ -118,6 +201,7 @@ func (c *constraint) count(pod *snapshot.Pod, nodes []*snapshot.Node) {
 	if len(c.counts) == 0 || c.MinDomains != nil && len(c.counts) < int(*c.MinDomains) {
 		c.least = 0
 	}
+	return c.least
 }
 
 func (c *constraint) includes(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, n *snapshot.Node) bool {

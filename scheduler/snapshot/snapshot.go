@@ -3,99 +3,44 @@
 
 // Package snapshot is what the scheduler knows of nodes and the pods on them.
 //
-// Nodes are immutable: State replaces a Node by a changed copy, so a scheduling cycle works on a slice of them without
-// locks while events come in.
+// State is the present: events and assumptions change it. Snapshot is the state at one moment, which one reader keeps
+// and refreshes; only what changed since is copied. Nodes and pods in it are immutable: State replaces a Node by a
+// changed copy, so a scheduling cycle works without locks while events come in.
 package snapshot
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	resourcehelper "k8s.io/component-helpers/resource"
 )
-
-// Resources are amounts: CPU in thousandths, the rest in units.
-type Resources map[corev1.ResourceName]int64
 
 // Node is a node with its pods. It never changes.
 type Node struct {
 	*corev1.Node
 	Pods []*Pod
-	// Requested is the sum of the requests of the pods; NonZero counts pods without requests as if they had small ones.
+	// Requested and NonZero are the sums over the pods.
 	Requested, NonZero Resources
 	Allocatable        Resources
-	// Affine are those of Pods that have required affinity or anti-affinity.
+	// MaxPods is how many pods the node takes.
+	MaxPods int64
+	// Affine are those of Pods that have affinity or anti-affinity.
 	Affine []*Pod
+	// Images are the sizes of the images that the node has, by name.
+	Images map[string]int64
 }
 
-// Pod is a pod with what is computed from it once.
-type Pod struct {
-	*corev1.Pod
-	Requests, NonZero Resources
-	Ports             []corev1.ContainerPort
-	affine            bool
+// AddPod returns the node with one more pod.
+func (n *Node) AddPod(p *Pod) *Node {
+	pods := make([]*Pod, len(n.Pods)+1, len(n.Pods)+2)
+	copy(pods, n.Pods)
+	pods[len(n.Pods)] = p
+	return n.with(pods, p, 1)
 }
-
-// What a container without a request counts as when nodes are compared.
-const (
-	defaultMilliCPU = 100
-	defaultMemory   = 200 << 20
-)
-
-func nonZero() corev1.ResourceList {
-	return corev1.ResourceList{
-		corev1.ResourceCPU:    *resource.NewMilliQuantity(defaultMilliCPU, resource.DecimalSI),
-		corev1.ResourceMemory: *resource.NewQuantity(defaultMemory, resource.BinarySI),
-	}
-}
-
-// NewPod computes what the scheduler needs of a pod.
-func NewPod(p *corev1.Pod) *Pod {
-	info := &Pod{Pod: p, Requests: amounts(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{}))}
-	info.NonZero = amounts(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{NonMissingContainerRequests: nonZero()}))
-	for _, list := range [][]corev1.Container{p.Spec.Containers, sidecars(p)} {
-		for i := range list {
-			for _, port := range list[i].Ports {
-				if port.HostPort > 0 {
-					info.Ports = append(info.Ports, port)
-				}
-			}
-		}
-	}
-	if a := p.Spec.Affinity; a != nil {
-		info.affine = a.PodAffinity != nil || a.PodAntiAffinity != nil
-	}
-	return info
-}
-
-func sidecars(p *corev1.Pod) (list []corev1.Container) {
-	for _, c := range p.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-func amounts(list corev1.ResourceList) Resources {
-	r := make(Resources, len(list))
-	for name, q := range list {
-		if name == corev1.ResourceCPU {
-			r[name] = q.MilliValue()
-		} else {
-			r[name] = q.Value()
-		}
-	}
-	return r
-}
-
-// AddPod returns the node with one more pod, RemovePod with one fewer.
-func (n *Node) AddPod(p *Pod) *Node { return n.with(append(slices.Clip(slices.Clone(n.Pods)), p), p, 1) }
 
 // RemovePod returns the node without a pod; the node itself if the pod is not there.
 func (n *Node) RemovePod(uid types.UID) *Node {
@@ -108,126 +53,330 @@ func (n *Node) RemovePod(uid types.UID) *Node {
 }
 
 func (n *Node) with(pods []*Pod, changed *Pod, sign int64) *Node {
-	next := &Node{Node: n.Node, Pods: pods, Allocatable: n.Allocatable, Affine: n.Affine}
-	next.Requested, next.NonZero = maps.Clone(n.Requested), maps.Clone(n.NonZero)
-	for name, v := range changed.Requests {
-		next.Requested[name] += sign * v
-	}
-	for name, v := range changed.NonZero {
-		next.NonZero[name] += sign * v
-	}
-	if changed.affine {
+	next := *n
+	next.Pods = pods
+	next.Requested = n.Requested.plus(&changed.Requests, sign)
+	next.NonZero = n.NonZero.plus(&changed.NonZero, sign)
+	if changed.affine() {
 		next.Affine = nil
 		for _, p := range pods {
-			if p.affine {
+			if p.affine() {
 				next.Affine = append(next.Affine, p)
 			}
 		}
 	}
-	return next
+	return &next
 }
 
 func (n *Node) withNode(node *corev1.Node) *Node {
 	next := *n
-	next.Node, next.Allocatable = node, amounts(node.Status.Allocatable)
+	if n.Node == nil || !apiequality.Semantic.DeepEqual(n.Status.Images, node.Status.Images) {
+		next.Images = imagesOf(node)
+	}
+	next.Node, next.Allocatable, next.MaxPods = node, amounts(node.Status.Allocatable), node.Status.Allocatable.Pods().Value()
 	return &next
 }
 
-// State is the present, kept up to date by events. Its methods may be called concurrently.
+func imagesOf(node *corev1.Node) map[string]int64 {
+	if len(node.Status.Images) == 0 {
+		return nil
+	}
+	images := make(map[string]int64, 2*len(node.Status.Images))
+	for i := range node.Status.Images {
+		for _, name := range node.Status.Images[i].Names {
+			images[name] = node.Status.Images[i].SizeBytes
+		}
+	}
+	return images
+}
+
+// Snapshot is the state at one moment. It belongs to one goroutine.
+type Snapshot struct {
+	// Nodes are in an order in which zones alternate.
+	Nodes []*Node
+	// Affine are those of Nodes that have pods with affinity or anti-affinity.
+	Affine []*Node
+
+	state *State
+	at    map[string]int
+	order int64
+}
+
+// Node returns a node by name, or nil.
+func (s *Snapshot) Node(name string) *Node {
+	if i, known := s.at[name]; known {
+		return s.Nodes[i]
+	}
+	return nil
+}
+
+// Namespace returns the labels of a namespace.
+func (s *Snapshot) Namespace(name string) labels.Set {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	return s.state.namespaces[name]
+}
+
+// ImageNodes tells how many nodes have an image.
+func (s *Snapshot) ImageNodes(name string) int {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	return s.state.images[name]
+}
+
+// Siblings returns how many pods of a controller there are by node, nil if there are none.
+func (s *Snapshot) Siblings(owner types.UID) map[string]int {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	counts := s.state.owners[owner]
+	if len(counts) == 0 {
+		return nil
+	}
+	out := make(map[string]int, len(counts))
+	for node, n := range counts {
+		out[node] = n
+	}
+	return out
+}
+
+// State is the present. Its methods may be called concurrently.
 type State struct {
-	mu      sync.Mutex
-	nodes   []*Node // in order of name
-	byName  map[string]int
-	pods    map[types.UID]*Pod
-	orphans map[string][]*Pod // pods of nodes that are not known
+	mu         sync.Mutex
+	nodes      map[string]*Node
+	pods       map[types.UID]*Pod
+	assumed    map[types.UID]bool // those of pods that no event has told of
+	orphans    map[string][]*Pod  // pods of nodes that are not known
+	namespaces map[string]labels.Set
+	images     map[string]int // nodes that have an image
+	owners     map[types.UID]map[string]int
+	order      int64           // raised when nodes come, go or change zones
+	dirty      map[string]bool // changed since the last Refresh
 }
 
 // NewState returns an empty state.
 func NewState() *State {
-	return &State{byName: map[string]int{}, pods: map[types.UID]*Pod{}, orphans: map[string][]*Pod{}}
+	return &State{
+		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, assumed: map[types.UID]bool{}, orphans: map[string][]*Pod{}, namespaces: map[string]labels.Set{},
+		images: map[string]int{}, owners: map[types.UID]map[string]int{}, order: 1, dirty: map[string]bool{},
+	}
 }
 
-// Nodes returns the nodes as they are now. The slice belongs to the caller, the nodes to nobody.
-func (s *State) Nodes() []*Node {
+// Snapshot returns a snapshot that Refresh keeps up to date. A state has one.
+func (s *State) Snapshot() *Snapshot {
+	snap := &Snapshot{state: s}
+	s.Refresh(snap)
+	return snap
+}
+
+// Refresh brings the snapshot up to date.
+func (s *State) Refresh(snap *Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.nodes)
+	affine := false
+	if snap.order != s.order {
+		snap.order, affine = s.order, true
+		snap.Nodes = alternate(s.nodes, snap.Nodes[:0])
+		snap.at = make(map[string]int, len(snap.Nodes))
+		for i, n := range snap.Nodes {
+			snap.at[n.Name] = i
+		}
+	} else {
+		for name := range s.dirty {
+			i, n := snap.at[name], s.nodes[name]
+			affine = affine || len(n.Affine) > 0 || len(snap.Nodes[i].Affine) > 0
+			snap.Nodes[i] = n
+		}
+	}
+	clear(s.dirty)
+	if !affine {
+		return
+	}
+	snap.Affine = snap.Affine[:0]
+	for _, n := range snap.Nodes {
+		if len(n.Affine) > 0 {
+			snap.Affine = append(snap.Affine, n)
+		}
+	}
+}
+
+// alternate orders nodes by name, taking turns between zones, so that a part of the nodes is spread over all zones.
+func alternate(nodes map[string]*Node, out []*Node) []*Node {
+	zones := map[string][]*Node{}
+	for _, n := range nodes {
+		z := zoneOf(n.Node)
+		zones[z] = append(zones[z], n)
+	}
+	names := make([]string, 0, len(zones))
+	for z, list := range zones {
+		names = append(names, z)
+		slices.SortFunc(list, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
+	}
+	slices.Sort(names)
+	for turn := 0; len(out) < len(nodes); turn++ {
+		for _, z := range names {
+			if list := zones[z]; turn < len(list) {
+				out = append(out, list[turn])
+			}
+		}
+	}
+	return out
+}
+
+func zoneOf(n *corev1.Node) string {
+	return n.Labels[corev1.LabelTopologyRegion] + "/" + n.Labels[corev1.LabelTopologyZone]
+}
+
+func (s *State) put(n *Node) {
+	s.nodes[n.Name] = n
+	s.dirty[n.Name] = true
 }
 
 // SetNode adds or changes a node.
 func (s *State) SetNode(node *corev1.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i, known := s.byName[node.Name]; known {
-		s.nodes[i] = s.nodes[i].withNode(node)
+	before := s.nodes[node.Name]
+	if before == nil {
+		n := (&Node{}).withNode(node)
+		for _, p := range s.orphans[node.Name] {
+			n = n.AddPod(p)
+		}
+		delete(s.orphans, node.Name)
+		s.order++
+		s.countImages(nil, n.Images)
+		s.put(n)
 		return
 	}
-	n := &Node{Node: node, Requested: Resources{}, NonZero: Resources{}, Allocatable: amounts(node.Status.Allocatable)}
-	for _, p := range s.orphans[node.Name] {
-		n = n.AddPod(p)
+	n := before.withNode(node)
+	if zoneOf(before.Node) != zoneOf(node) {
+		s.order++
 	}
-	delete(s.orphans, node.Name)
-	i, _ := slices.BinarySearchFunc(s.nodes, node.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
-	s.nodes = slices.Insert(s.nodes, i, n)
-	s.index(i)
+	s.countImages(before.Images, n.Images)
+	s.put(n)
+}
+
+func (s *State) countImages(before, after map[string]int64) {
+	for name := range before {
+		if s.images[name]--; s.images[name] == 0 {
+			delete(s.images, name)
+		}
+	}
+	for name := range after {
+		s.images[name]++
+	}
 }
 
 // RemoveNode forgets a node; its pods are remembered until they go.
 func (s *State) RemoveNode(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, known := s.byName[name]
-	if !known {
+	n := s.nodes[name]
+	if n == nil {
 		return
 	}
-	if pods := s.nodes[i].Pods; len(pods) > 0 {
-		s.orphans[name] = pods
+	if len(n.Pods) > 0 {
+		s.orphans[name] = slices.Clone(n.Pods)
 	}
-	s.nodes = slices.Delete(s.nodes, i, i+1)
-	delete(s.byName, name)
-	s.index(i)
+	s.countImages(n.Images, nil)
+	delete(s.nodes, name)
+	delete(s.dirty, name)
+	s.order++
 }
 
-func (s *State) index(from int) {
-	for i := from; i < len(s.nodes); i++ {
-		s.byName[s.nodes[i].Name] = i
-	}
+// SetNamespace keeps the labels of a namespace; RemoveNamespace forgets them.
+func (s *State) SetNamespace(name string, set labels.Set) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.namespaces[name] = set
 }
 
-// SetPod adds or changes a pod that has a node, assumed or real.
-func (s *State) SetPod(p *corev1.Pod) {
+// RemoveNamespace forgets a namespace.
+func (s *State) RemoveNamespace(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.namespaces, name)
+}
+
+// SetPod adds or changes a pod that has a node. It tells whether the pod is new there, beyond an assumption, or else
+// changed in a way that matters.
+func (s *State) SetPod(p *corev1.Pod) (placed, changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.pods[p.UID]
+	placed = before == nil || s.assumed[p.UID]
+	delete(s.assumed, p.UID)
+	if before != nil && same(before.Pod, p) {
+		return placed, false
+	}
+	s.removePod(p.UID)
+	s.addPod(NewPod(p))
+	return placed, true
+}
+
+// Assume adds a pod to the node that it will be bound to.
+func (s *State) Assume(p *Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removePod(p.UID)
-	info := NewPod(p)
-	s.pods[p.UID] = info
-	if i, known := s.byName[p.Spec.NodeName]; known {
-		s.nodes[i] = s.nodes[i].AddPod(info)
-	} else {
-		s.orphans[p.Spec.NodeName] = append(s.orphans[p.Spec.NodeName], info)
-	}
+	s.addPod(p)
+	s.assumed[p.UID] = true
 }
 
-// RemovePod forgets a pod.
-func (s *State) RemovePod(uid types.UID) {
+// Forget takes back what Assume did, unless the pod is known to be there by now.
+func (s *State) Forget(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.removePod(uid)
+	if s.assumed[uid] {
+		s.removePod(uid)
+	}
 }
 
-func (s *State) removePod(uid types.UID) {
+// RemovePod forgets a pod and tells whether it was known.
+func (s *State) RemovePod(uid types.UID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removePod(uid)
+}
+
+func (s *State) addPod(p *Pod) {
+	s.pods[p.UID] = p
+	name := p.Spec.NodeName
+	if p.Owner != "" {
+		if s.owners[p.Owner] == nil {
+			s.owners[p.Owner] = map[string]int{}
+		}
+		s.owners[p.Owner][name]++
+	}
+	if n := s.nodes[name]; n != nil {
+		s.put(n.AddPod(p))
+	} else {
+		s.orphans[name] = append(s.orphans[name], p)
+	}
+}
+
+func (s *State) removePod(uid types.UID) bool {
 	p := s.pods[uid]
 	if p == nil {
-		return
+		return false
 	}
 	delete(s.pods, uid)
+	delete(s.assumed, uid)
 	name := p.Spec.NodeName
-	if i, known := s.byName[name]; known {
-		s.nodes[i] = s.nodes[i].RemovePod(uid)
-		return
+	if counts := s.owners[p.Owner]; counts != nil {
+		if counts[name]--; counts[name] == 0 {
+			delete(counts, name)
+		}
+		if len(counts) == 0 {
+			delete(s.owners, p.Owner)
+		}
+	}
+	if n := s.nodes[name]; n != nil {
+		s.put(n.RemovePod(uid))
+		return true
 	}
 	left := slices.DeleteFunc(s.orphans[name], func(o *Pod) bool { return o.UID == uid })
 	if s.orphans[name] = left; len(left) == 0 {
 		delete(s.orphans, name)
 	}
+	return true
 }
