@@ -62,10 +62,10 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 		{"store", c.openStore, true},
 		{"certificates", c.openPKI, true},
 		{"network", c.makeNetwork, c.config.Nodes > 0},
-		{"listener", c.listen, !c.config.noSockets},
+		{"listener", c.listen, !c.config.NoSockets},
 		{"API server", c.startServer, true},
 		{"control loops", c.startLoops, c.config.Role != RoleAPIServer},
-		{"scheduler", c.startScheduler, c.config.Role != RoleAPIServer},
+		{"scheduler", c.startScheduler, c.config.Role != RoleAPIServer && !c.config.NoScheduler},
 		{"simulated nodes", c.startSimulated, c.config.SimulatedNodes > 0},
 		{"service proxies", c.startProxies, c.config.Nodes > 0},
 		{"DNS", c.startDNS, c.config.Nodes > 0},
@@ -128,7 +128,7 @@ func (c *Cluster) openPKI(context.Context) error {
 		return err
 	}
 	c.pki = set
-	if !c.config.noSockets {
+	if !c.config.NoSockets {
 		c.parts.run("certificate renewal", set.Run)
 	}
 	return nil

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"knarr.dev/node/simulated"
 )
 
 // Role says which parts of a cluster this process runs.
@@ -71,8 +73,16 @@ type Config struct {
 	// TokenFile holds static bearer tokens, a line each: token,user,uid,"group1,group2". For development.
 	TokenFile string `yaml:"tokenFile"`
 
-	// inMemory keeps all objects in memory and noSockets serves in-process clients only: for clustertest.
-	inMemory, noSockets bool
+	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
+
+	// InMemory keeps all objects in memory. DataDir then holds certificates alone.
+	InMemory bool `yaml:"-"`
+	// NoSockets serves clients in the same process only.
+	NoSockets bool `yaml:"-"`
+	// NoScheduler starts no scheduler: pods wait until something binds them.
+	NoScheduler bool `yaml:"-"`
+	// SimulatedDelays are how long things take on simulated nodes; they happen at once by default.
+	SimulatedDelays simulated.Delays `yaml:"-"`
 }
 
 // LoadConfig reads a configuration file into c. Unknown keys are errors that name their line.

@@ -31,7 +31,7 @@ import (
 func (c *Cluster) openStore(context.Context) error {
 	options := pebble.Options{Log: c.log}
 	dir := filepath.Join(c.config.DataDir, "store")
-	if c.config.inMemory {
+	if c.config.InMemory {
 		options.FS, dir = vfs.NewMem(), "store"
 	}
 	s, err := pebble.Open(dir, options)
@@ -60,7 +60,7 @@ func (c *Cluster) startServer(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if c.config.noSockets {
+	if c.config.NoSockets {
 		return nil
 	}
 	return c.pki.KeepKubeconfig(c.config.Kubeconfig, c.URL(), "admin", []string{"system:masters"})

@@ -12,6 +12,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/controller"
 	"knarr.dev/controllers"
+	"knarr.dev/node/simulated"
 	"knarr.dev/pki"
 )
 
@@ -19,6 +20,9 @@ import (
 func (c *Cluster) extend(policy *authz.Policy) {
 	for _, l := range controllers.All() {
 		policy.Extend(l.Account, l.Needs)
+	}
+	if c.config.SimulatedNodes > 0 {
+		policy.Extend(simulated.Account, simulated.Needs())
 	}
 }
 
@@ -50,5 +54,4 @@ func (c *Cluster) startLoops(context.Context) error {
 }
 
 func (c *Cluster) startScheduler(context.Context) error { return nil }
-func (c *Cluster) startSimulated(context.Context) error { return nil }
 func (c *Cluster) startDNS(context.Context) error       { return nil }
