@@ -14,6 +14,7 @@ import (
 	"knarr.dev/controllers"
 	"knarr.dev/node/simulated"
 	"knarr.dev/pki"
+	"knarr.dev/scheduler"
 )
 
 // extend gives the program's own loops their roles.
@@ -53,5 +54,10 @@ func (c *Cluster) startLoops(context.Context) error {
 	return nil
 }
 
-func (c *Cluster) startScheduler(context.Context) error { return nil }
-func (c *Cluster) startDNS(context.Context) error       { return nil }
+// startScheduler starts the scheduler.
+func (c *Cluster) startScheduler(context.Context) error {
+	caller := c.Client(call.Identity{Name: "system:kube-scheduler", Groups: []string{"system:authenticated"}})
+	c.parts.run("scheduler", scheduler.New(scheduler.Config{}, caller, c.log).Run)
+	return nil
+}
+func (c *Cluster) startDNS(context.Context) error { return nil }

@@ -395,7 +395,7 @@ func stepKubectl(t *testing.T, c cluster) {
 		args []string
 		has  []string
 	}{
-		{[]string{"describe", "pod", "-n", "shop", p.Name}, []string{"Ready:          True", "Successfully assigned shop/" + p.Name, "Started container web", "Controlled By:  ReplicaSet/web-"}},
+		{[]string{"describe", "pod", "-n", "shop", p.Name}, []string{"Ready:          True", "Successfully assigned shop/" + p.Name, "Container started", "Controlled By:  ReplicaSet/web-"}},
 		{[]string{"describe", "deployment", "-n", "shop", "web"}, []string{"NewReplicaSet:", "ScalingReplicaSet", "Replicas:               3 desired"}},
 		{[]string{"explain", "deployment.spec.strategy"}, []string{"rollingUpdate", "<RollingUpdateDeployment>"}},
 		{[]string{"explain", "pods", "--recursive"}, []string{"terminationMessagePath"}},
