@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 )
@@ -51,9 +52,11 @@ func (l *ledger) end(name string, value int, err error) {
 	}
 }
 
-// TestKilledUnderLoad kills the server at random moments while clients write and watch, and then looks whether every
-// acknowledged write is there, none is half there, and no watch lost, repeated or reordered an event.
+// TestKilledUnderLoad kills a cluster's process at random moments while clients write and watch, and then looks whether
+// every acknowledged write is there, none is half there, no watch lost, repeated or reordered an event, and the containers
+// that ran before are the ones that run.
 func TestKilledUnderLoad(t *testing.T) {
+	requireNode(t)
 	rounds := crashRounds
 	if s := os.Getenv("KNARR_CRASH_ROUNDS"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -66,7 +69,11 @@ func TestKilledUnderLoad(t *testing.T) {
 	t.Logf("seed %d, %d rounds", seed, rounds)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	s := startServer(t, "apiserver")
+	archives := imageArchives(t)
+	s := startServer(t, "up", "--node-name", "node", "--image", archives[0],
+		"--pod-cidr", "10.152.0.0/16", "--service-cidr", "10.153.0.0/16", "--node-cidr", "10.154.0.0/16")
+	s.args = slices.DeleteFunc(s.args, func(a string) bool { return a == "--image" || a == archives[0] }) // imported by now
+	containers := startContainers(t, s)
 	l := &ledger{acknowledged: map[string]int{}, open: map[string]int{}}
 	follower := &follower{state: map[string]string{}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -87,6 +94,9 @@ func TestKilledUnderLoad(t *testing.T) {
 		writers.Wait()
 		s.start(t)
 		check(t, s.clientset(t), l, round)
+		if now := runningContainers(t, s); !maps.Equal(now, containers) {
+			t.Errorf("round %d: containers %v, before %v", round, now, containers)
+		}
 		if t.Failed() {
 			return
 		}
@@ -125,7 +135,73 @@ func TestKilledUnderLoad(t *testing.T) {
 	for _, p := range follower.problems {
 		t.Error(p)
 	}
+	eventually(t, time.Minute, func() error { // the agent has looked at them, and writes
+		pods, err := kube.CoreV1().Pods("kept").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, p := range pods.Items {
+			if c := p.Status.ContainerStatuses[0]; !c.Ready {
+				return fmt.Errorf("%s: %+v", p.Name, c)
+			}
+		}
+		return nil
+	})
+	if now := runningContainers(t, s); !maps.Equal(now, containers) {
+		t.Errorf("containers at the end %v, before %v", now, containers)
+	}
 	t.Logf("%d objects, %d events, %d watches", len(want), follower.events, follower.watches)
+}
+
+// startContainers starts pods that no later kill may touch, and returns their containers.
+func startContainers(t *testing.T, s *server) map[string]string {
+	t.Helper()
+	kube := s.clientset(t)
+	if _, err := kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const pods = 3
+	for i := range pods {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("web-%d", i)},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{
+				Name: "web", Image: "knarr.dev/web:1",
+				ReadinessProbe: &corev1.Probe{
+					ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8080)}},
+					PeriodSeconds: 1,
+				},
+			}}},
+		}
+		eventually(t, time.Minute, func() error { // the namespace's service account comes a little later
+			_, err := kube.CoreV1().Pods("kept").Create(t.Context(), pod, metav1.CreateOptions{})
+			return err
+		})
+	}
+	eventually(t, 2*time.Minute, func() error {
+		if n := len(runningContainers(t, s)); n != pods {
+			return fmt.Errorf("%d of %d containers run", n, pods)
+		}
+		return nil
+	})
+	return runningContainers(t, s)
+}
+
+// runningContainers tells, by pod, which container runs and how often it was restarted.
+func runningContainers(t *testing.T, s *server) map[string]string {
+	t.Helper()
+	pods, err := s.clientset(t).CoreV1().Pods("kept").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.State.Running != nil {
+				out[p.Name] = fmt.Sprintf("%s restarted %d times", c.ContainerID, c.RestartCount)
+			}
+		}
+	}
+	return out
 }
 
 func configMap(name string, value int) *corev1.ConfigMap {
