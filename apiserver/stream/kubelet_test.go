@@ -25,13 +25,11 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
-// kubelet answers as a node agent does, without containers: commands are "cat" (and exit 7) or "wait" (until the
-// client goes away), forwarded ports echo, logs come from channel lines.
+// kubelet answers as a node agent does, without containers: commands are "cat" (and exit 7) or "wait" (says "x" and
+// waits until the client goes away), forwarded ports echo, logs come from channel lines.
 type kubelet struct {
 	t     *testing.T
 	lines chan string
-	// started gets one value for each command "wait" that runs.
-	started chan struct{}
 }
 
 func (k *kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -80,7 +78,7 @@ func (k *kubelet) logs(w http.ResponseWriter, r *http.Request, container string)
 func (k *kubelet) run(command string, in io.Reader, out, problems, status io.Writer) {
 	result := metav1.Status{Status: metav1.StatusSuccess}
 	if command == "wait" {
-		k.started <- struct{}{}
+		_, _ = io.WriteString(out, "x")
 		_, _ = io.Copy(io.Discard, in)
 		return
 	}

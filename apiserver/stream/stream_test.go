@@ -28,6 +28,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
@@ -87,7 +88,7 @@ const (
 
 func newWorld(t *testing.T, change func(*stream.Config)) *world {
 	t.Helper()
-	w := &world{t: t, kubelet: &kubelet{t: t, lines: make(chan string), started: make(chan struct{}, 1000)}}
+	w := &world{t: t, kubelet: &kubelet{t: t, lines: make(chan string)}}
 	w.backend = httptest.NewTLSServer(w.kubelet)
 	t.Cleanup(w.backend.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -216,6 +217,7 @@ func (w *world) do(method, path string, header http.Header) (*http.Response, str
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	defer utilnet.CloseIdleConnectionsFor(transport)
 	answer, err := transport.RoundTrip(r)
 	if err != nil {
 		w.t.Fatal(err)
@@ -278,6 +280,20 @@ func TestAnswers(t *testing.T) {
 		}
 		if answer.StatusCode != c.code || body != c.want {
 			t.Errorf("%s %s: %d %s\nwant %d %s", c.method, c.path, answer.StatusCode, body, c.code, c.want)
+		}
+	}
+}
+
+func TestTrust(t *testing.T) {
+	w := newWorld(t, func(c *stream.Config) { c.KubeletTLS = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"} })
+	const path = "/api/v1/namespaces/default/pods/one/"
+	for _, c := range []struct {
+		path string
+		code int
+	}{{"log", 500}, {"log?insecureSkipTLSVerifyBackend=true", 200}, {"exec", 500}} {
+		answer, body := w.do("GET", path+c.path, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}})
+		if answer.StatusCode != c.code || c.code == 500 && !strings.Contains(body, "x509: certificate signed by unknown authority") {
+			t.Errorf("%s: %d %s", c.path, answer.StatusCode, body)
 		}
 	}
 }
@@ -353,23 +369,32 @@ func TestCommands(t *testing.T) {
 	w.streams.Wait()
 }
 
+// signals gets one value for each write.
+type signals chan struct{}
+
+func (s signals) Write(b []byte) (int, error) {
+	s <- struct{}{}
+	return len(b), nil
+}
+
 // TestManyCommands opens many connections and ends them from each side.
 func TestManyCommands(t *testing.T) {
 	const many = 40
 	w := newWorld(t, func(c *stream.Config) { c.MaxStreams = many })
 	open := func(ctx context.Context) *sync.WaitGroup {
 		var clients sync.WaitGroup
+		started := make(signals, many)
 		for i := range many {
 			e := w.executor([]string{"SPDY", "WebSocket"}[i%2], "/api/v1/namespaces/default/pods/one/exec?command=wait&"+streams)
 			clients.Go(func() {
 				in, out := io.Pipe()
 				defer out.Close()
 				// Over SPDY this is no error: the client takes a missing status for success.
-				_ = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: io.Discard, Stderr: io.Discard})
+				_ = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: started, Stderr: io.Discard})
 			})
 		}
 		for range many {
-			<-w.kubelet.started
+			<-started
 		}
 		return &clients
 	}
