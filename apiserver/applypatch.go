@@ -8,14 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/resource"
 )
@@ -58,6 +62,42 @@ func applyPatch(kind types.PatchType, object, patch []byte, shape resource.Objec
 		return out, nil
 	}
 	return nil, unsupportedPatch()
+}
+
+// decodeApply decodes the configuration of server-side apply, and finds repeated keys.
+func decodeApply(patch []byte) (*unstructured.Unstructured, error, error) {
+	u := &unstructured.Unstructured{Object: map[string]any{}}
+	exact := func(d *json.Decoder) *json.Decoder {
+		d.UseNumber()
+		return d
+	}
+	if err := yaml.Unmarshal(patch, &u.Object, exact); err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	if err := utiljson.ConvertMapNumbers(u.Object, 0); err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	return u, yaml.UnmarshalStrict(patch, &map[string]any{}), nil
+}
+
+// strictApply reports repeated keys of a configuration as the client wants it.
+func (o *operation) strictApply(problem error) error {
+	if problem == nil || o.FieldValidation == metav1.FieldValidationIgnore {
+		return nil
+	}
+	if o.FieldValidation == metav1.FieldValidationStrict {
+		return apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", problem))
+	}
+	text := strings.TrimPrefix(problem.Error(), "error converting YAML to JSON: ")
+	lines, isYAML := strings.CutPrefix(text, "yaml: unmarshal errors:\n")
+	if !isYAML {
+		o.warn(problem.Error())
+		return nil
+	}
+	for line := range strings.SplitSeq(lines, "\n") {
+		o.warn(strings.TrimSpace(line))
+	}
+	return nil
 }
 
 func unprocessable() error {

@@ -261,9 +261,6 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	if err := writeOptions(q, query, i.verb); err != nil {
 		return nil, nil, err
 	}
-	if q.FieldManager == "" {
-		q.FieldManager = managerOf(r.UserAgent())
-	}
 	var warnings []string
 	if i.verb == "patch" {
 		var err error
@@ -274,6 +271,14 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	body, err := readBody(w, r)
 	if err != nil {
 		return nil, nil, err
+	}
+	if i.verb == "patch" {
+		if err := patchOptions(q, query); err != nil {
+			return nil, nil, err
+		}
+	}
+	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
+		q.FieldManager = managerOf(r.UserAgent())
 	}
 	switch i.verb {
 	case "create", "update":
@@ -378,12 +383,23 @@ func writeOptions(q *call.Request, query url.Values, verb string) error {
 		problems = validationErrors{"UpdateOptions", validation.ValidateUpdateOptions(&metav1.UpdateOptions{
 			DryRun: dryRun, FieldManager: q.FieldManager, FieldValidation: q.FieldValidation})}
 	case "patch":
-		// checked with the type of the patch
-		return nil
+		return nil // patchOptions, when the type of the patch is known
 	case "delete", "deletecollection":
 		problems = validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(&metav1.DeleteOptions{DryRun: dryRun})}
 	}
 	return problems.err()
+}
+
+// patchOptions checks the options of a patch.
+func patchOptions(q *call.Request, query url.Values) error {
+	options := &metav1.PatchOptions{FieldManager: q.FieldManager, FieldValidation: q.FieldValidation}
+	if dryRun := query["dryRun"]; len(dryRun) != 1 || dryRun[0] != "" {
+		options.DryRun = dryRun
+	}
+	if query.Has("force") {
+		options.Force = &q.Force
+	}
+	return validationErrors{"PatchOptions", validation.ValidatePatchOptions(options, q.PatchType)}.err()
 }
 
 // deleteOptions reads the options of a deletion from body and query; the body wins.

@@ -5,6 +5,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
@@ -24,9 +26,50 @@ func (r *registry) patch(ctx context.Context, o *operation) (*answer, error) {
 	if err := checkPatchOptions(o); err != nil {
 		return nil, err
 	}
-	return r.update(ctx, o, func(old *watchcache.Entry) (resource.Object, error) {
-		return r.patched(o, old.Object)
-	})
+	change := func(old *watchcache.Entry) (resource.Object, error) { return r.patched(o, old.Object) }
+	if o.PatchType == types.ApplyYAMLPatchType && o.Subresource == "" {
+		return r.apply(ctx, o, change)
+	}
+	return r.update(ctx, o, change)
+}
+
+// apply answers server-side apply of an object, which makes it if there is none.
+func (r *registry) apply(ctx context.Context, o *operation, change func(*watchcache.Entry) (resource.Object, error)) (*answer, error) {
+	for attempt := 1; ; attempt++ {
+		if _, err := r.current(ctx, o.Namespace, o.Name); err == nil {
+			a, err := r.update(ctx, o, change)
+			if !apierrors.IsNotFound(err) || attempt == updateAttempts {
+				return a, err
+			}
+		} else if !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		a, err := r.applyNew(ctx, o)
+		if !apierrors.IsAlreadyExists(err) || attempt == updateAttempts {
+			return a, err
+		}
+		o.finish()
+		o.undo = nil
+	}
+}
+
+// applyNew makes the object that a configuration describes. Who may patch may not therefore create.
+func (r *registry) applyNew(ctx context.Context, o *operation) (*answer, error) {
+	obj, err := r.patched(o, r.kind.New())
+	if err != nil {
+		return nil, err
+	}
+	if uid := obj.GetUID(); uid != "" {
+		return nil, apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
+			"uid mismatch: the provided object specified uid %s, and no existing object was found", uid))
+	}
+	ask := attributes(o.user, o.Request)
+	ask.Verb = "create"
+	if err := r.server.authorize(ctx, ask); err != nil {
+		return nil, err
+	}
+	o.Object = obj
+	return r.createStored(ctx, o)
 }
 
 func checkPatchOptions(o *operation) error {
@@ -39,8 +82,8 @@ func checkPatchOptions(o *operation) error {
 
 // patched is a new object: old with the request's patch.
 func (r *registry) patched(o *operation, old resource.Object) (resource.Object, error) {
-	obj := r.kind.New()
-	if err := r.patchInto(o, r.kind.GroupVersionKind, old, obj); err != nil {
+	obj, err := r.changed(o, old)
+	if err != nil {
 		return nil, err
 	}
 	if obj.GetName() != o.Name {
@@ -52,6 +95,40 @@ func (r *registry) patched(o *operation, old resource.Object) (resource.Object, 
 	if r.kind.Default != nil {
 		r.kind.Default(obj)
 	}
+	return obj, nil
+}
+
+// changed is a new object: what the patch alone makes of old.
+func (r *registry) changed(o *operation, old resource.Object) (resource.Object, error) {
+	if o.PatchType == types.ApplyYAMLPatchType {
+		return r.merged(o, old)
+	}
+	obj := r.kind.New()
+	return obj, r.patchInto(o, r.kind.GroupVersionKind, old, obj)
+}
+
+// merged is a new object: old with the configuration that is applied.
+func (r *registry) merged(o *operation, old resource.Object) (resource.Object, error) {
+	patch, strict, err := decodeApply(o.Patch)
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.server.fields.Of(r.kind, o.Subresource)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := m.Apply(old, patch, o.FieldManager, o.Force)
+	if err != nil {
+		var status apierrors.APIStatus
+		if errors.As(err, &status) {
+			return nil, err
+		}
+		return nil, errStatus500(err.Error())
+	}
+	if err := o.strictApply(strict); err != nil {
+		return nil, err
+	}
+	o.applied, o.owners = true, obj.GetManagedFields()
 	return obj, nil
 }
 
@@ -96,7 +173,30 @@ func (r *registry) patchScale(ctx context.Context, o *operation) (*answer, error
 		return nil, err
 	}
 	return r.updateScale(ctx, o, func(old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		if o.PatchType == types.ApplyYAMLPatchType {
+			return r.mergedScale(ctx, o, old)
+		}
 		scale := new(autoscalingv1.Scale)
 		return scale, r.patchInto(o, scaleKind(), old, scale)
 	})
+}
+
+// mergedScale is a new scale: old with the configuration that is applied.
+func (r *registry) mergedScale(ctx context.Context, o *operation, old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+	cur, err := r.current(ctx, o.Namespace, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	translation, err := r.server.fields.NewScale(r.kind, cur.Object.GetManagedFields())
+	if err != nil {
+		return nil, err
+	}
+	if old.ManagedFields, err = translation.Entries(); err != nil {
+		return nil, err
+	}
+	obj, err := r.merged(o, old)
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*autoscalingv1.Scale), nil
 }

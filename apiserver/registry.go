@@ -58,6 +58,10 @@ type operation struct {
 	undo     []func()
 	finally  []func()
 	done     bool
+
+	// applied says that the new state came from server-side apply, which made owners its managedFields.
+	applied bool
+	owners  []metav1.ManagedFieldsEntry
 }
 
 func (o *operation) warn(text string) { o.warnings = append(o.warnings, text) }

@@ -30,6 +30,7 @@ import (
 	"knarr.dev/apiserver/admission"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/fieldmanager"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
@@ -93,6 +94,7 @@ type Server struct {
 	authorizer authz.Authorizer
 	steps      []admission.Step
 	hooks      map[hookKey]*hooks.Hook
+	fields     *fieldmanager.Fields
 	handler    http.Handler
 	metrics    *metrics
 	flow       *flow
@@ -128,7 +130,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, registries: map[*resource.Kind]*registry{}, resources: map[schema.GroupVersionResource]*registry{},
 		versions: map[schema.GroupVersion]bool{}, hooks: map[hookKey]*hooks.Hook{},
 		ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
-		flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
+		fields: fieldmanager.New(cfg.Kinds), flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
 	}
 	if err := s.addKinds(cfg.Kinds); err != nil {
 		return nil, err

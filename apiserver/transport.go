@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
@@ -70,8 +71,8 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 	if err := s.authorize(ctx, attributes(t.user, q)); err != nil {
 		return nil, err
 	}
-	if q.FieldManager == "" {
-		q.FieldManager = t.user.Name
+	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
+		q.FieldManager = managerFor(t.user)
 	}
 	began := time.Now()
 	a, err := s.execute(ctx, t.user, q)

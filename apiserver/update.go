@@ -95,7 +95,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		o.done = true
 		e, err := r.dry(key, last, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
 		return &answer{entry: e}, nil, false, err
-	case r.unchanged(hub, cur):
+	case r.noop(hub, cur):
 		return &answer{entry: served}, nil, false, nil
 	case o.DryRun:
 		e, err := r.dry(key, hub, cur.Revision).As(r.kind)
