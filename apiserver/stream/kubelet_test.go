@@ -76,7 +76,6 @@ func (k *kubelet) logs(w http.ResponseWriter, r *http.Request, container string)
 
 // run is the command itself.
 func (k *kubelet) run(command string, in io.Reader, out, problems, status io.Writer) {
-	result := metav1.Status{Status: metav1.StatusSuccess}
 	if command == "wait" {
 		_, _ = io.WriteString(out, "x")
 		_, _ = io.Copy(io.Discard, in)
@@ -84,7 +83,7 @@ func (k *kubelet) run(command string, in io.Reader, out, problems, status io.Wri
 	}
 	_, _ = io.Copy(out, in)
 	_, _ = io.WriteString(problems, "problem\n")
-	result = metav1.Status{
+	result := metav1.Status{
 		Status: metav1.StatusFailure, Reason: protocol.NonZeroExitCodeReason,
 		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: protocol.ExitCodeCauseType, Message: "7"}}},
 	}
