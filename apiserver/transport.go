@@ -54,6 +54,9 @@ func (s *Server) authorize(ctx context.Context, a *authz.Attributes) error {
 	if allowed {
 		return nil
 	}
+	if ctx.Err() != nil { // whoever asked has gone: nothing was decided
+		return ctx.Err()
+	}
 	if err != nil && reason == "" {
 		return apierrors.NewInternalError(err)
 	}
