@@ -1,0 +1,250 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package openapi describes the API to clients in OpenAPI v2 and v3.
+//
+// New makes the documents of a list of kinds: /openapi/v2, which has everything, and below /openapi/v3 one document for
+// each group and version and for a few other paths. Schemas come from the Go types by reflection, descriptions from
+// their SwaggerDoc methods, the rest (list types, enumerations, what is required) from markers.txt, which a test makes
+// from the comments of the types; paths come from the kinds' verbs and subresources. The documents say what Kubernetes'
+// do, about the kinds that there are.
+//
+// Nothing is built before someone asks; then a document is built once and only its compressed form is kept. Start with
+// Handler; document.go has the documents' outlines, operations.go the paths, schema.go the definitions.
+package openapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha512"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"knarr.dev/api/resource"
+)
+
+// Handler serves /openapi/v2, /openapi/v3 and the documents below the latter.
+type Handler struct {
+	current atomic.Pointer[documents]
+}
+
+// New returns the handler of kinds.
+func New(kinds []*resource.Kind) *Handler {
+	h := &Handler{}
+	h.Set(kinds)
+	return h
+}
+
+// Set replaces the kinds, for servers whose kinds change while they run.
+func (h *Handler) Set(kinds []*resource.Kind) {
+	h.current.Store(&documents{kinds: kinds, made: map[form]*document{}, etags: map[string]string{}})
+}
+
+// Paths are the prefixes to serve the handler at, in the form of http.ServeMux.
+func Paths() []string { return []string{"/openapi/v2", "/openapi/v3", "/openapi/v3/"} }
+
+// documents are what was asked for of one list of kinds.
+type documents struct {
+	kinds []*resource.Kind
+
+	mu    sync.Mutex
+	made  map[form]*document
+	etags map[string]string // of the JSON forms, by name
+	index []byte
+}
+
+// form names an encoding of a document; v2 has the empty name.
+type form struct {
+	name  string
+	proto bool
+}
+
+// document is an encoded document.
+type document struct {
+	etag       string
+	compressed []byte // gzip
+	length     int    // of what is compressed
+}
+
+const (
+	proto2Media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	proto3Media = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+	jsonMedia   = "application/json"
+)
+
+// ServeHTTP answers GET and HEAD.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	d := h.current.Load()
+	if path := strings.TrimSuffix(r.URL.Path, "/"); path == "/openapi/v3" {
+		d.serveIndex(w)
+	} else if name, ok := strings.CutPrefix(path, "/openapi/v3/"); ok {
+		d.serve3(w, r, name)
+	} else {
+		d.serve2(w, r)
+	}
+}
+
+// serveIndex lists the documents of v3, with addresses that change with their content.
+func (d *documents) serveIndex(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as Kubernetes says
+	_, _ = w.Write(d.list())
+}
+
+func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) {
+	w.Header().Add("Vary", "Accept")
+	w.Header().Add("Vary", "Accept-Encoding")
+	proto, ok := choose(r.Header.Values("Accept"), proto3Media)
+	if !ok {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
+	doc := d.get(form{name: name, proto: proto})
+	if doc == nil {
+		http.NotFound(w, r)
+		return
+	}
+	if hash := r.URL.Query().Get("hash"); hash != "" {
+		if hash != doc.etag {
+			http.Redirect(w, r, address(name, doc.etag), http.StatusMovedPermanently)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	media := jsonMedia
+	if proto {
+		media = proto3Media
+	}
+	doc.serve(w, r, media)
+}
+
+func (d *documents) serve2(w http.ResponseWriter, r *http.Request) {
+	w.Header().Add("Vary", "Accept-Encoding")
+	w.Header().Add("Vary", "Accept")
+	proto, ok := choose(r.Header.Values("Accept"), proto2Media)
+	if !ok {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
+	media := jsonMedia
+	if proto {
+		media = proto2Media
+	}
+	d.get(form{proto: proto}).serve(w, r, media)
+}
+
+func (doc *document) serve(w http.ResponseWriter, r *http.Request, media string) {
+	header := w.Header()
+	header.Set("ETag", strconv.Quote(doc.etag))
+	if matches(r.Header.Get("If-None-Match"), strconv.Quote(doc.etag)) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	header.Set("Content-Type", media)
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		header.Set("Content-Encoding", "gzip")
+		header.Set("Content-Length", strconv.Itoa(len(doc.compressed)))
+		_, _ = w.Write(doc.compressed)
+		return
+	}
+	header.Set("Content-Length", strconv.Itoa(doc.length))
+	if r.Method == http.MethodHead {
+		return
+	}
+	z, err := gzip.NewReader(bytes.NewReader(doc.compressed))
+	if err != nil {
+		return // what we compressed ourselves is readable
+	}
+	_, _ = io.Copy(w, io.LimitReader(z, int64(doc.length)))
+}
+
+// get returns a document, building it if it is asked for the first time; nil if there is none of that name.
+func (d *documents) get(f form) *document {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if doc := d.made[f]; doc != nil {
+		return doc
+	}
+	m, all := newModels(d.kinds), parts(d.kinds)
+	var o outline
+	var encode, encodeProto func() []byte
+	if f.name == "" {
+		o = outline2(m, all)
+		encode, encodeProto = o.json2, o.proto2
+	} else {
+		p, ok := all[f.name]
+		if !ok {
+			return nil
+		}
+		o = outline3(m, p)
+		encode, encodeProto = o.json3, o.proto3
+	}
+	body := encode()
+	if d.etags[f.name] == "" {
+		d.etags[f.name] = hash(body)
+	}
+	if f.proto {
+		body = encodeProto()
+	}
+	doc := &document{etag: d.etags[f.name], length: len(body), compressed: compress(body)}
+	d.made[f] = doc
+	return doc
+}
+
+// list returns the index of v3. It needs the hashes of all documents, which are built for that and forgotten.
+func (d *documents) list() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.index != nil {
+		return d.index
+	}
+	m, all := newModels(d.kinds), parts(d.kinds)
+	w := &writer{}
+	w.open('{')
+	w.key("paths")
+	w.open('{')
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if d.etags[name] == "" {
+			d.etags[name] = hash(outline3(m, all[name]).json3())
+		}
+		w.key(name)
+		w.open('{')
+		w.field("serverRelativeURL", address(name, d.etags[name]))
+		w.close('}')
+	}
+	w.close('}')
+	w.close('}')
+	d.index = w.b
+	return d.index
+}
+
+func address(name, etag string) string { return "/openapi/v3/" + name + "?hash=" + etag }
+
+func hash(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512(b)) }
+
+func compress(b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(b) // a buffer takes everything
+	_ = z.Close()
+	return bytes.Clone(out.Bytes())
+}
+
+func matches(header, etag string) bool {
+	for tag := range strings.SplitSeq(header, ",") {
+		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,355 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package openapi
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	openapi_v3 "github.com/google/gnostic-models/openapiv3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	gvks "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/openapi3"
+	"k8s.io/client-go/rest"
+	explain "k8s.io/kubectl/pkg/explain/v2"
+	kubectl "k8s.io/kubectl/pkg/util/openapi"
+	"sigs.k8s.io/yaml"
+
+	"knarr.dev/api"
+)
+
+func serve(t *testing.T) (*httptest.Server, *discovery.DiscoveryClient) {
+	t.Helper()
+	s := httptest.NewServer(New(api.Kinds()))
+	t.Cleanup(s.Close)
+	c, err := discovery.NewDiscoveryClientForConfig(&rest.Config{Host: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, c
+}
+
+func get(t *testing.T, s *httptest.Server, path string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, s.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept-Encoding", "identity")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, b
+}
+
+// at returns what JSON has at a path of keys.
+func at(t *testing.T, doc []byte, keys ...string) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(doc, &v); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = m[k]
+	}
+	return v
+}
+
+func TestSchemas(t *testing.T) {
+	s, _ := serve(t)
+	_, v2 := get(t, s, "/openapi/v2")
+	_, v3 := get(t, s, "/openapi/v3/api/v1")
+	_, apps := get(t, s, "/openapi/v3/apis/apps/v1")
+	for _, c := range []struct {
+		name string
+		doc  []byte
+		path string // below the definitions
+		want string // JSON
+	}{
+		{"merged by name", v2, "io.k8s.api.core.v1.PodSpec properties containers x-kubernetes-list-map-keys", `["name"]`},
+		{"merged by two", v2, "io.k8s.api.core.v1.Container properties ports x-kubernetes-list-map-keys", `["containerPort","protocol"]`},
+		{"strategy", v2, "io.k8s.api.core.v1.PodSpec properties volumes x-kubernetes-patch-strategy", `"merge,retainKeys"`},
+		{"merge key", v2, "io.k8s.api.core.v1.PodSpec properties volumes x-kubernetes-patch-merge-key", `"name"`},
+		{"atomic", v2, "io.k8s.api.core.v1.Container properties args", `null`},
+		{"kind", v2, "io.k8s.api.apps.v1.Deployment x-kubernetes-group-version-kind", `[{"group":"apps","kind":"Deployment","version":"v1"}]`},
+		{"quantity in v2", v2, "io.k8s.apimachinery.pkg.api.resource.Quantity type", `"string"`},
+		{"quantity in v3", v3, "io.k8s.apimachinery.pkg.api.resource.Quantity oneOf", `[{"type":"string"},{"type":"number"}]`},
+		{"int or string in v2", v2, "io.k8s.apimachinery.pkg.util.intstr.IntOrString format", `"int-or-string"`},
+		{"int or string in v3", v3, "io.k8s.apimachinery.pkg.util.intstr.IntOrString oneOf", `[{"type":"integer"},{"type":"string"}]`},
+		{"time", v2, "io.k8s.apimachinery.pkg.apis.meta.v1.Time format", `"date-time"`},
+		{"raw", v2, "io.k8s.apimachinery.pkg.runtime.RawExtension type", `"object"`},
+		{"bytes", v2, "io.k8s.api.core.v1.Secret properties data additionalProperties", `{"format":"byte","type":"string"}`},
+		{"required", v2, "io.k8s.api.core.v1.Container required", `["name"]`},
+		{"inlined", v2, "io.k8s.api.core.v1.Volume properties hostPath $ref", `"#/definitions/io.k8s.api.core.v1.HostPathVolumeSource"`},
+		{"union", v2, "io.k8s.api.core.v1.SeccompProfile x-kubernetes-unions",
+			`[{"discriminator":"type","fields-to-discriminateBy":{"localhostProfile":"LocalhostProfile"}}]`},
+		{"default in v3", v3, "io.k8s.api.core.v1.ServicePort properties protocol default", `"TCP"`},
+		{"no default in v2", v2, "io.k8s.api.core.v1.ServicePort properties protocol default", `null`},
+		{"enumeration", v3, "io.k8s.api.core.v1.ServicePort properties protocol enum", `["SCTP","TCP","UDP"]`},
+		{"reference with default", apps, "io.k8s.api.apps.v1.Deployment properties spec allOf", `[{"$ref":"#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}]`},
+		{"default of a struct", apps, "io.k8s.api.apps.v1.Deployment properties spec default", `{}`},
+		{"options of a version", apps, "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions x-kubernetes-group-version-kind",
+			`[{"group":"","kind":"DeleteOptions","version":"v1"},{"group":"apps","kind":"DeleteOptions","version":"v1"}]`},
+	} {
+		path := append([]string{"definitions"}, strings.Fields(c.path)...)
+		if reflect.ValueOf(c.doc).Pointer() != reflect.ValueOf(v2).Pointer() {
+			path = append([]string{"components", "schemas"}, strings.Fields(c.path)...)
+		}
+		got := at(t, c.doc, path...)
+		if c.name == "atomic" {
+			got = got.(map[string]any)["x-kubernetes-patch-strategy"]
+		}
+		if b, _ := json.Marshal(got); string(b) != c.want {
+			t.Errorf("%s: %s is %s, want %s", c.name, c.path, b, c.want)
+		}
+	}
+}
+
+func TestOperations(t *testing.T) {
+	s, _ := serve(t)
+	_, doc := get(t, s, "/openapi/v2")
+	for _, c := range []struct{ path, method, id, action, description string }{
+		{"/api/v1/namespaces/{namespace}/pods", "get", "listCoreV1NamespacedPod", "list", "list or watch objects of kind Pod"},
+		{"/api/v1/pods", "get", "listCoreV1PodForAllNamespaces", "list", "list or watch objects of kind Pod"},
+		{"/api/v1/namespaces/{namespace}/pods", "delete", "deleteCoreV1CollectionNamespacedPod", "deletecollection", "delete collection of Pod"},
+		{"/api/v1/namespaces/{namespace}/pods/{name}", "patch", "patchCoreV1NamespacedPod", "patch", "partially update the specified Pod"},
+		{"/api/v1/namespaces/{namespace}/pods/{name}/exec", "post", "connectCoreV1PostNamespacedPodExec", "connect", "connect POST requests to exec of Pod"},
+		{"/api/v1/nodes/{name}/proxy/{path}", "head", "connectCoreV1HeadNodeProxyWithPath", "connect", "connect HEAD requests to proxy of Node"},
+		{"/api/v1/namespaces/{namespace}/pods/{name}/eviction", "post", "createCoreV1NamespacedPodEviction", "post", "create eviction of a Pod"},
+		{"/api/v1/namespaces/{namespace}/bindings", "post", "createCoreV1NamespacedBinding", "post", "create a Binding"},
+		{"/api/v1/namespaces/{namespace}/endpoints", "post", "createCoreV1NamespacedEndpoints", "post", "create Endpoints"},
+		{"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "put", "replaceAppsV1NamespacedDeploymentScale", "put", "replace scale of the specified Deployment"},
+		{"/apis/rbac.authorization.k8s.io/v1/watch/roles", "get", "watchRbacAuthorizationV1RoleListForAllNamespaces", "watchlist", ""},
+		{"/apis/authorization.k8s.io/v1/subjectaccessreviews", "post", "createAuthorizationV1SubjectAccessReview", "post", "create a SubjectAccessReview"},
+		{"/apis/apps/", "get", "getAppsAPIGroup", "", "get information of a group"},
+		{"/version/", "get", "getCodeVersion", "", ""},
+	} {
+		op, ok := at(t, doc, "paths", c.path, c.method).(map[string]any)
+		if !ok {
+			t.Errorf("%s has no %s", c.path, c.method)
+			continue
+		}
+		action, _ := op["x-kubernetes-action"].(string)
+		if op["operationId"] != c.id || action != c.action || c.description != "" && op["description"] != c.description {
+			t.Errorf("%s %s is %v, %v, %q; want %s, %s, %q", c.method, c.path, op["operationId"], action, op["description"], c.id, c.action, c.description)
+		}
+	}
+}
+
+// TestProtobufSaysWhatJSONDoes compares our encoder with the library that clients decode with.
+func TestProtobufSaysWhatJSONDoes(t *testing.T) {
+	kinds := api.Kinds()
+	all := parts(kinds)
+	o := outline2(newModels(kinds), all)
+	want2, err := openapi_v2.ParseDocument(o.json2())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got2 := &openapi_v2.Document{}
+	if err := proto.Unmarshal(o.proto2(), got2); err != nil {
+		t.Fatal(err)
+	}
+	compareMessages(t, "v2", got2, want2)
+	for name, p := range all {
+		o := outline3(newModels(kinds), p)
+		want, err := openapi_v3.ParseDocument(o.json3())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := &openapi_v3.Document{}
+		if err := proto.Unmarshal(o.proto3(), got); err != nil {
+			t.Fatal(err)
+		}
+		compareMessages(t, name, got, want)
+	}
+}
+
+// compareMessages compares messages; the YAML in them may be written differently.
+func compareMessages(t *testing.T, name string, got, want proto.Message) {
+	t.Helper()
+	normalize(t, got.ProtoReflect())
+	normalize(t, want.ProtoReflect())
+	if proto.Equal(got, want) {
+		return
+	}
+	a, b := strings.Split(protojson.Format(got), "\n"), strings.Split(protojson.Format(want), "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			t.Errorf("%s: line %d is %s, want %s", name, i, a[i], b[i])
+			return
+		}
+	}
+	t.Errorf("%s: %d lines, want %d", name, len(a), len(b))
+}
+
+func normalize(t *testing.T, m protoreflect.Message) {
+	if m.Descriptor().Name() == "Any" {
+		f := m.Descriptor().Fields().ByName("yaml")
+		if b, err := yaml.YAMLToJSON([]byte(m.Get(f).String())); err == nil {
+			m.Set(f, protoreflect.ValueOfString(string(b)))
+		} else {
+			t.Error(err)
+		}
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsList() && f.Kind() == protoreflect.MessageKind:
+			for i := range v.List().Len() {
+				normalize(t, v.List().Get(i).Message())
+			}
+		case f.Kind() == protoreflect.MessageKind:
+			normalize(t, v.Message())
+		}
+		return true
+	})
+}
+
+func TestClientsReadTheDocuments(t *testing.T) {
+	_, c := serve(t)
+	doc, err := c.OpenAPISchema() // v2 as protobuf
+	if err != nil {
+		t.Fatal(err)
+	}
+	resources, err := kubectl.NewOpenAPIData(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range api.Kinds() {
+		if resources.LookupResource(k.GroupVersionKind) == nil {
+			t.Errorf("kubectl finds no schema of %s", k.GroupVersionKind)
+		}
+	}
+	if got := resources.GetConsumes(gvks.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, "PATCH"); len(got) != 4 {
+		t.Errorf("patches of Deployments are %v", got)
+	}
+	root := openapi3.NewRoot(c.OpenAPIV3())
+	versions, err := root.GroupVersions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gv := range versions {
+		spec, err := root.GVSpec(gv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(spec.Paths.Paths) == 0 || len(spec.Components.Schemas) == 0 {
+			t.Errorf("%s has %d paths and %d schemas", gv, len(spec.Paths.Paths), len(spec.Components.Schemas))
+		}
+	}
+	paths, err := c.OpenAPIV3().Paths()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := paths["apis/apps/v1"].Schema(proto3Media)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(b, &openapi_v3.Document{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	_, c := serve(t)
+	for _, e := range []struct {
+		resource  gvks.GroupVersionResource
+		fields    []string
+		recursive bool
+		want      []string
+	}{
+		{gvks.GroupVersionResource{Version: "v1", Resource: "pods"}, []string{"spec", "containers"}, true,
+			[]string{"KIND:       Pod", "FIELD: containers <[]Container>", "imagePullPolicy\t<string>", "enum: Always, IfNotPresent, Never", "name\t<string> -required-"}},
+		{gvks.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, nil, false,
+			[]string{"GROUP:      apps", "Deployment enables declarative updates", "spec\t<DeploymentSpec>"}},
+	} {
+		var out strings.Builder
+		if err := explain.PrintModelDescription(e.fields, &out, c.OpenAPIV3(), e.resource, e.recursive, "plaintext"); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range e.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("explain %s %v lacks %q:\n%.600s", e.resource.Resource, e.fields, want, out.String())
+			}
+		}
+	}
+}
+
+func TestServing(t *testing.T) {
+	s, _ := serve(t)
+	resp, index := get(t, s, "/openapi/v3")
+	if resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("the index is %s", resp.Header.Get("Content-Type"))
+	}
+	url, _ := at(t, index, "paths", "api/v1", "serverRelativeURL").(string)
+	fixed, body := get(t, s, url)
+	tag := fixed.Header.Get("ETag")
+	if !strings.HasPrefix(url, "/openapi/v3/api/v1?hash=") || tag != `"`+strings.TrimPrefix(url, "/openapi/v3/api/v1?hash=")+`"` {
+		t.Errorf("address %s, tag %s", url, tag)
+	}
+	if !strings.Contains(fixed.Header.Get("Cache-Control"), "immutable") {
+		t.Errorf("cache control %q", fixed.Header.Get("Cache-Control"))
+	}
+	for _, c := range []struct {
+		name, path, header, value string
+		status                    int
+		contentType               string
+	}{
+		{"JSON", "/openapi/v3/api/v1", "Accept", "application/json", 200, "application/json"},
+		{"anything", "/openapi/v3/api/v1", "Accept", "*/*", 200, "application/json"},
+		{"protobuf of v3", "/openapi/v3/api/v1", "Accept", "application/com.github.proto-openapi.spec.v3@v1.0+protobuf", 200, proto3Media},
+		{"protobuf of v2", "/openapi/v2", "Accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", 200, proto2Media},
+		{"what there is not", "/openapi/v3/api/v1", "Accept", "application/yaml", 406, ""},
+		{"weights", "/openapi/v2", "Accept", proto2Media + ";q=0.5, application/json", 200, "application/json"},
+		{"unchanged", "/openapi/v3/api/v1", "If-None-Match", tag, 304, ""},
+		{"old hash", "/openapi/v3/api/v1?hash=OLD", "Accept", "application/json", 301, "text/html; charset=utf-8"},
+		{"unknown", "/openapi/v3/apis/nothing", "Accept", "application/json", 404, "text/plain; charset=utf-8"},
+	} {
+		resp, _ := get(t, s, c.path, c.header, c.value)
+		if resp.StatusCode != c.status || resp.Header.Get("Content-Type") != c.contentType {
+			t.Errorf("%s: %d %s, want %d %s", c.name, resp.StatusCode, resp.Header.Get("Content-Type"), c.status, c.contentType)
+		}
+	}
+	resp, compressed := get(t, s, url, "Accept-Encoding", "gzip")
+	z, err := gzip.NewReader(strings.NewReader(string(compressed)))
+	if err != nil || resp.Header.Get("Content-Encoding") != "gzip" {
+		t.Fatal(resp.Header, err)
+	}
+	if b, err := io.ReadAll(z); err != nil || string(b) != string(body) {
+		t.Errorf("compressed and plain differ: %v", err)
+	}
+}
+
+func TestSetReplacesTheKinds(t *testing.T) {
+	h := New(api.Kinds())
+	before := len(h.current.Load().list())
+	h.Set(api.Kinds()[:1])
+	if after := len(h.current.Load().list()); after >= before {
+		t.Errorf("the index had %d bytes, has %d", before, after)
+	}
+}
