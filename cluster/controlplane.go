@@ -23,6 +23,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/discovery"
 	"knarr.dev/apiserver/hooks"
+	"knarr.dev/apiserver/openapi"
 	"knarr.dev/apiserver/stream"
 	"knarr.dev/store/pebble"
 )
@@ -116,9 +117,12 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		"/.well-known/openid-configuration": issuer.Configuration(""),
 		"/openid/v1/jwks":                   issuer.Keys(),
 	}
-	documents := discovery.New(config.Kinds, c.address())
+	resources, schemas := discovery.New(config.Kinds, c.address()), openapi.New(config.Kinds)
 	for _, path := range discovery.Paths() {
-		config.Paths[path] = documents
+		config.Paths[path] = resources
+	}
+	for _, path := range openapi.Paths() {
+		config.Paths[path] = schemas
 	}
 	if c.listener == nil {
 		return config, nil
