@@ -35,6 +35,8 @@ type fieldFacts struct {
 	defaultValue, unions       string // JSON
 	doc                        string
 	documented                 bool
+	// gap is one more empty line before the choices, as the documentation of Kubernetes has it where a comment ends in one.
+	gap bool
 }
 
 type enum struct{ choices []choice }
@@ -145,6 +147,8 @@ func readFacts(text string) fieldFacts {
 			f.defaultValue = value
 		case "unions":
 			f.unions = value
+		case "gap":
+			f.gap = true
 		case "doc":
 			f.documented = json.Unmarshal([]byte(value), &f.doc) == nil
 		}

@@ -251,10 +251,22 @@ func (s *source) writeFields(w *bytes.Buffer, typ string, st *ast.StructType) {
 			continue
 		}
 		facts := s.facts(typ, name, f.Doc.Text(), strings.Contains(options, "omitempty"))
+		if s.chosen(f.Type) && strings.HasSuffix(describe(strings.TrimRight(f.Doc.Text(), "\n")+"\n\nX"), "\n\n\nX") {
+			facts = append(facts, "gap")
+		}
 		if len(facts) > 0 {
 			fmt.Fprintf(w, " %s\t%s\n", name, strings.Join(facts, "\t"))
 		}
 	}
+}
+
+// chosen is true for the enumerations of this package and pointers to them.
+func (s *source) chosen(t ast.Expr) bool {
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	name, ok := t.(*ast.Ident)
+	return ok && s.enums[name.Name] != nil
 }
 
 // facts are those of a field, or of a type if field is empty.

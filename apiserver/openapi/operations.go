@@ -262,6 +262,9 @@ func (b operations) list(action, id string) operation {
 	switch action {
 	case "list":
 		op.description, model = "list or watch objects of kind "+b.kind.Kind, b.s.models.list(b.kind)
+		if !slices.Contains(b.verbs, "watch") {
+			op.description = "list objects of kind " + b.kind.Kind
+		}
 	case "watchlist":
 		op.description = "watch individual changes to a list of " + b.kind.Kind + ". deprecated: use the 'watch' parameter with a list operation instead."
 	default:

@@ -136,6 +136,9 @@ func (r *reflector) members(s *schema, t reflect.Type) {
 		}
 		p.description = facts.describe(name, value)
 		if e := r.enum(f.Type); e != nil {
+			if fact.gap {
+				p.description += "\n"
+			}
 			p.description = strings.TrimSpace(p.description + "\n\n" + e.description())
 		}
 		fact.extend(p)
