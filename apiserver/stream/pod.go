@@ -189,7 +189,7 @@ func (h *Handler) log(w http.ResponseWriter, r *http.Request, q *call.Request) e
 	}
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	if err := copyText(w, answer.Body, options.Follow); err != nil && r.Context().Err() == nil {
+	if err := copyText(w, answer.Body, options.Follow); err != nil {
 		h.cfg.Log.Debug("log ended early", "pod", q.Name, "namespace", q.Namespace, "err", err)
 		panic(http.ErrAbortHandler) // the client must not take a part for the whole
 	}
