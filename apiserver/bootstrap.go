@@ -157,7 +157,7 @@ func (s *Server) builtinHooks() []hooks.Hook {
 	store := s.objects()
 	all := []hooks.Hook{
 		hooks.Service(store, s.cfg.ServiceCIDR, s.cfg.NodePorts),
-		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Finalize(),
+		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Resize(), hooks.NewPod(), hooks.Finalize(),
 	}
 	served := all[:0]
 	for _, h := range all {

@@ -60,7 +60,7 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	if err := r.checkPlace(o, obj); err != nil {
 		return nil, err
 	}
-	if obj.GetResourceVersion() != "" {
+	if obj.GetResourceVersion() != "" && !o.DryRun { // which storage refuses
 		return nil, errStatus500("resourceVersion should not be set on objects to be created")
 	}
 	generate := obj.GetName() == "" && obj.GetGenerateName() != ""

@@ -93,7 +93,7 @@ func orDefault[T any](field **T, value T) {
 func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 	s, path := &d.Spec, field.NewPath("spec")
 	problems := apivalidation.ValidateNonnegativeField(int64(*s.Replicas), path.Child("replicas"))
-	problems = append(problems, core.ValidateSelector(s.Selector, &s.Template, path)...)
+	problems = append(problems, core.ValidateSelector("deployment", s.Selector, &s.Template, path)...)
 	problems = append(problems, core.ValidateTemplate(&s.Template, path.Child("template"))...)
 	problems = append(problems, validateRestart(&s.Template, path)...)
 	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(s.MinReadySeconds), path.Child("minReadySeconds"))...)

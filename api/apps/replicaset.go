@@ -77,7 +77,7 @@ func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 	path := field.NewPath("spec")
 	problems := apivalidation.ValidateNonnegativeField(int64(*r.Spec.Replicas), path.Child("replicas"))
 	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(r.Spec.MinReadySeconds), path.Child("minReadySeconds"))...)
-	problems = append(problems, core.ValidateSelector(r.Spec.Selector, &r.Spec.Template, path)...)
+	problems = append(problems, core.ValidateSelector("replicaset", r.Spec.Selector, &r.Spec.Template, path)...)
 	problems = append(problems, core.ValidateTemplate(&r.Spec.Template, path.Child("template"))...)
 	return append(problems, validateRestart(&r.Spec.Template, path)...)
 }

@@ -22,6 +22,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 	Default:    defaultPod,
 	PrepareCreate: func(p *corev1.Pod) {
 		p.Generation = 1
+		syncAppArmor(&p.ObjectMeta, &p.Spec)
 		p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOS(&p.Spec)}
 		if len(p.Spec.SchedulingGates) > 0 {
 			p.Status.Conditions = []corev1.PodCondition{{
@@ -33,12 +34,19 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 	PrepareUpdate: func(p, old *corev1.Pod) {
 		p.Status = *old.Status.DeepCopy()
 		p.Generation = old.Generation
+		if p.Spec.Priority == nil { // which admission filled in
+			p.Spec.Priority = old.Spec.Priority
+		}
+		if p.Spec.PreemptionPolicy == nil {
+			p.Spec.PreemptionPolicy = old.Spec.PreemptionPolicy
+		}
 		if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
 			p.Generation++
 		}
 	},
 	Validate:       validatePod,
 	ValidateUpdate: validatePodUpdate,
+	Warnings:       podWarnings,
 	Columns:        podColumns,
 	Fields:         podFields,
 	FieldNames: []string{
@@ -51,8 +59,11 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 			status := obj.Status
 			*obj = *old.DeepCopy()
 			obj.Status = status
-			obj.Status.QOSClass = old.Status.QOSClass
-		}},
+			if old.Status.QOSClass != "" && obj.Status.QOSClass == "" {
+				obj.Status.QOSClass = old.Status.QOSClass
+			}
+			samePodIPs(&obj.Status)
+		}, Validate: validatePodStatus},
 		Others: []resource.Subresource{
 			{Name: "attach", Kind: coreKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
 			{Name: "binding", Kind: coreKind("Binding"), Verbs: []string{"create"}},
@@ -62,6 +73,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 			{Name: "log", Kind: coreKind("Pod"), Verbs: []string{"get"}},
 			{Name: "portforward", Kind: coreKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
 			{Name: "proxy", Kind: coreKind("PodProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
+			{Name: "resize", Kind: coreKind("Pod"), Verbs: []string{"get", "patch", "update"}},
 		},
 	},
 }), func() runtime.Object { return new(corev1.PodList) })

@@ -21,6 +21,7 @@ func defaultPod(p *corev1.Pod) {
 			defaultRequests(&list[i].Resources)
 		}
 	}
+	defaultPodRequests(&p.Spec)
 	if p.Status.Phase == "" {
 		p.Status.Phase = corev1.PodPending
 	}
@@ -48,6 +49,9 @@ func DefaultPodSpec(s *corev1.PodSpec) {
 	orDefault(&s.RestartPolicy, corev1.RestartPolicyAlways)
 	orDefault(&s.SchedulerName, corev1.DefaultSchedulerName)
 	setDefault(&s.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
+	if *s.TerminationGracePeriodSeconds < 0 {
+		*s.TerminationGracePeriodSeconds = 1
+	}
 	if s.SecurityContext == nil {
 		s.SecurityContext = &corev1.PodSecurityContext{}
 	}
@@ -71,6 +75,8 @@ func DefaultPodSpec(s *corev1.PodSpec) {
 }
 
 func defaultContainer(c *corev1.Container) {
+	roundUp(c.Resources.Limits)
+	roundUp(c.Resources.Requests)
 	if c.ImagePullPolicy == "" {
 		c.ImagePullPolicy = corev1.PullIfNotPresent
 		if tagOf(c.Image) == "latest" {
@@ -90,6 +96,12 @@ func defaultContainer(c *corev1.Container) {
 	defaultProbe(c.LivenessProbe)
 	defaultProbe(c.ReadinessProbe)
 	defaultProbe(c.StartupProbe)
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil { // its feature is off
+		c.Lifecycle.StopSignal = nil
+		if *c.Lifecycle == (corev1.Lifecycle{}) {
+			c.Lifecycle = nil
+		}
+	}
 	if c.Lifecycle != nil {
 		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
 			if h != nil {
@@ -146,6 +158,29 @@ func defaultRequests(r *corev1.ResourceRequirements) {
 	}
 }
 
+// defaultPodRequests gives a pod with limits of its own the requests that it leaves out: what its containers ask for, else the limit.
+func defaultPodRequests(s *corev1.PodSpec) {
+	if s.Resources == nil || len(s.Resources.Limits) == 0 && len(s.Resources.Requests) == 0 {
+		return
+	}
+	total := corev1.ResourceList{}
+	for i := range s.Containers {
+		addAll(total, s.Containers[i].Resources.Requests)
+	}
+	for name, q := range s.Resources.Limits {
+		if _, set := s.Resources.Requests[name]; set {
+			continue
+		}
+		if sum, ok := total[name]; ok {
+			q = sum
+		}
+		if s.Resources.Requests == nil {
+			s.Resources.Requests = corev1.ResourceList{}
+		}
+		s.Resources.Requests[name] = q.DeepCopy()
+	}
+}
+
 func defaultHostPorts(containers []corev1.Container) {
 	for i := range containers {
 		for j := range containers[i].Ports {
@@ -168,6 +203,29 @@ func defaultVolume(v *corev1.Volume) {
 		defaultFieldRefs(v.DownwardAPI.Items)
 	case v.HostPath != nil:
 		setDefault(&v.HostPath.Type, corev1.HostPathUnset)
+	case v.ISCSI != nil:
+		orDefault(&v.ISCSI.ISCSIInterface, "default")
+	case v.RBD != nil:
+		orDefault(&v.RBD.RBDPool, "rbd")
+		orDefault(&v.RBD.RadosUser, "admin")
+		orDefault(&v.RBD.Keyring, "/etc/ceph/keyring")
+	case v.AzureDisk != nil:
+		setDefault(&v.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
+		setDefault(&v.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
+		setDefault(&v.AzureDisk.FSType, "ext4")
+		setDefault(&v.AzureDisk.ReadOnly, false)
+	case v.ScaleIO != nil:
+		orDefault(&v.ScaleIO.StorageMode, "ThinProvisioned")
+		orDefault(&v.ScaleIO.FSType, "xfs")
+	case v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil:
+		setDefault(&v.Ephemeral.VolumeClaimTemplate.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
+	case v.Image != nil:
+		if v.Image.PullPolicy == "" {
+			v.Image.PullPolicy = corev1.PullIfNotPresent
+			if tagOf(v.Image.Reference) == "latest" {
+				v.Image.PullPolicy = corev1.PullAlways
+			}
+		}
 	case v.Projected != nil:
 		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
 		for i := range v.Projected.Sources {
@@ -193,24 +251,30 @@ func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
 // QOS is the quality of service class that the requests and limits of a pod amount to; see
 // https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/.
 func QOS(s *corev1.PodSpec) corev1.PodQOSClass {
-	counted := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
-	any, guaranteed := false, true
-	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
-		for i := range list {
-			r := &list[i].Resources
-			for _, name := range counted {
-				request, limit := r.Requests[name], r.Limits[name]
-				if !request.IsZero() || !limit.IsZero() {
-					any = true
-				}
-				if limit.IsZero() || request.Cmp(limit) != 0 {
-					guaranteed = false
-				}
+	var all []*corev1.ResourceRequirements
+	if s.Resources != nil {
+		all = append(all, s.Resources)
+	} else {
+		for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+			for i := range list {
+				all = append(all, &list[i].Resources)
+			}
+		}
+	}
+	some, guaranteed := false, true
+	for _, r := range all {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			request, limit := r.Requests[name], r.Limits[name]
+			if !request.IsZero() || !limit.IsZero() {
+				some = true
+			}
+			if limit.IsZero() || request.Cmp(limit) != 0 {
+				guaranteed = false
 			}
 		}
 	}
 	switch {
-	case !any:
+	case !some:
 		return corev1.PodQOSBestEffort
 	case guaranteed:
 		return corev1.PodQOSGuaranteed

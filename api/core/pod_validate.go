@@ -5,345 +5,361 @@ package core
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// Bounds of a pod's DNS configuration.
+const (
+	dnsServersMax       = 3
+	dnsSearchesMax      = 32
+	dnsSearchLettersMax = 2048
+	fqdnLettersMax      = 64
+)
+
 func validatePod(p *corev1.Pod) field.ErrorList {
-	return ValidatePodSpec(&p.Spec, field.NewPath("spec"))
+	problems := validatePodAnnotations(p, field.NewPath("metadata", "annotations"))
+	problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
+	at := field.NewPath("spec", "serviceAccountName")
+	for i, v := range p.Spec.Volumes {
+		if p.Spec.ServiceAccountName == "" && v.Projected != nil && p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+			for j, s := range v.Projected.Sources {
+				if s.ServiceAccountToken != nil {
+					problems = append(problems, field.Forbidden(field.NewPath("spec", "volumes").Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
+						"must not be specified when serviceAccountName is not set"))
+				}
+			}
+		}
+	}
+	if p.Spec.ServiceAccountName != "" && p.Annotations[corev1.MirrorPodAnnotationKey] != "" && p.Spec.NodeName == "" {
+		problems = append(problems, field.Forbidden(at, "must not be set for mirror pods"))
+	}
+	return problems
+}
+
+func validatePodAnnotations(p *corev1.Pod, at *field.Path) (problems field.ErrorList) {
+	if value, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; mirror && p.Spec.NodeName == "" {
+		problems = append(problems, field.Invalid(at.Key(corev1.MirrorPodAnnotationKey), value, "must set spec.nodeName if mirror pod annotation is set"))
+	}
+	if cost, ok := p.Annotations[corev1.PodDeletionCost]; ok {
+		if n, err := strconv.ParseInt(cost, 10, 32); err != nil || cost != strconv.FormatInt(n, 10) {
+			problems = append(problems, field.Invalid(at.Key(corev1.PodDeletionCost), cost, "must be a 32bit integer"))
+		}
+	}
+	return problems
 }
 
 // ValidatePodSpec checks what pods and pod templates share.
-func ValidatePodSpec(s *corev1.PodSpec, path *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	volumes, errs := validateVolumes(s.Volumes, path.Child("volumes"))
+func ValidatePodSpec(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+	volumes, problems := validateVolumes(s.Volumes, at.Child("volumes"))
+	claims, errs := validatePodClaims(s.ResourceClaims, at.Child("resourceClaims"))
 	problems = append(problems, errs...)
-	problems = append(problems, validateContainers(s, volumes, path)...)
-	problems = append(problems, oneOf(path.Child("restartPolicy"), s.RestartPolicy,
+	c := &podContext{spec: s, volumes: volumes, claims: claims, names: sets.New[string]()}
+	problems = append(problems, c.containers(at.Child("containers"))...)
+	problems = append(problems, c.initContainers(at.Child("initContainers"))...)
+	problems = append(problems, c.ephemeralContainers(at.Child("ephemeralContainers"))...)
+	problems = append(problems, validatePodResources(s, at.Child("resources"))...)
+	problems = append(problems, oneOf(at.Child("restartPolicy"), s.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)
-	problems = append(problems, oneOf(path.Child("dnsPolicy"), s.DNSPolicy,
+	problems = append(problems, oneOf(at.Child("dnsPolicy"), s.DNSPolicy,
 		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)...)
-	problems = append(problems, metavalidation.ValidateLabels(s.NodeSelector, path.Child("nodeSelector"))...)
-	if s.ServiceAccountName != "" {
-		for _, m := range apivalidation.ValidateServiceAccountName(s.ServiceAccountName, false) {
-			problems = append(problems, field.Invalid(path.Child("serviceAccountName"), s.ServiceAccountName, m))
+	problems = append(problems, metavalidation.ValidateLabels(s.NodeSelector, at.Child("nodeSelector"))...)
+	problems = append(problems, validatePodSecurity(s, at)...)
+	problems = append(problems, validateAffinity(s.Affinity, at.Child("affinity"))...)
+	problems = append(problems, validateDNSConfig(s, at.Child("dnsConfig"))...)
+	for i, g := range s.ReadinessGates {
+		for _, m := range validation.IsQualifiedName(string(g.ConditionType)) {
+			problems = append(problems, field.Invalid(at.Child("readinessGates").Index(i).Child("conditionType"), g.ConditionType, m))
 		}
 	}
-	if s.NodeName != "" {
-		for _, m := range apivalidation.NameIsDNSSubdomain(s.NodeName, false) {
-			problems = append(problems, field.Invalid(path.Child("nodeName"), s.NodeName, m))
+	problems = append(problems, validateSchedulingGates(s.SchedulingGates, at.Child("schedulingGates"))...)
+	problems = append(problems, validateSpread(s.TopologySpreadConstraints, at.Child("topologySpreadConstraints"))...)
+	problems = append(problems, validatePodNames(s, at)...)
+	problems = append(problems, validateTolerations(s.Tolerations, at.Child("tolerations"))...)
+	problems = append(problems, validateHostAliases(s.HostAliases, at.Child("hostAliases"))...)
+	return append(problems, validatePodRest(s, at)...)
+}
+
+// validatePodNames checks the names of other objects, and of the pod as a host.
+func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	name := func(child, value string) {
+		if value != "" {
+			problems = append(problems, subdomain(value, at.Child(child))...)
 		}
 	}
-	if s.ActiveDeadlineSeconds != nil && *s.ActiveDeadlineSeconds < 1 {
-		problems = append(problems, field.Invalid(path.Child("activeDeadlineSeconds"), *s.ActiveDeadlineSeconds, validation.InclusiveRangeError(1, 1<<31-1)))
+	name("serviceAccountName", s.ServiceAccountName)
+	name("nodeName", s.NodeName)
+	if d := s.ActiveDeadlineSeconds; d != nil && (*d < 1 || *d > 1<<31-1) {
+		problems = append(problems, field.Invalid(at.Child("activeDeadlineSeconds"), *d, validation.InclusiveRangeError(1, 1<<31-1)))
 	}
 	if s.Hostname != "" {
-		problems = append(problems, dnsLabel(s.Hostname, path.Child("hostname"))...)
+		problems = append(problems, dnsLabel(s.Hostname, at.Child("hostname"))...)
 	}
 	if s.Subdomain != "" {
-		problems = append(problems, dnsLabel(s.Subdomain, path.Child("subdomain"))...)
+		problems = append(problems, dnsLabel(s.Subdomain, at.Child("subdomain"))...)
 	}
-	if s.TerminationGracePeriodSeconds != nil && *s.TerminationGracePeriodSeconds < 0 {
-		problems = append(problems, field.Invalid(path.Child("terminationGracePeriodSeconds"), *s.TerminationGracePeriodSeconds, apivalidation.IsNegativeErrorMsg))
+	if h := s.HostnameOverride; h != nil {
+		if len(*h) > fqdnLettersMax {
+			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, fmt.Sprintf("must be no more than %d characters", fqdnLettersMax)))
+		}
+		problems = append(problems, subdomain(*h, at.Child("hostnameOverride"))...)
+		if s.SetHostnameAsFQDN != nil && *s.SetHostnameAsFQDN {
+			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, "may not be specified when setHostnameAsFQDN is true"))
+		}
+		if s.HostNetwork {
+			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, "may not be specified when hostNetwork is true"))
+		}
 	}
-	problems = append(problems, validateTolerations(s.Tolerations, path.Child("tolerations"))...)
 	return problems
 }
 
-func oneOf[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
-	if value == "" {
-		return field.ErrorList{field.Required(path, "")}
+func validatePodRest(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
+	if s.PriorityClassName != "" {
+		problems = append(problems, subdomain(s.PriorityClassName, at.Child("priorityClassName"))...)
 	}
-	for _, a := range allowed {
-		if value == a {
+	if s.RuntimeClassName != nil {
+		problems = append(problems, subdomain(*s.RuntimeClassName, at.Child("runtimeClassName"))...)
+	}
+	if s.PreemptionPolicy != nil {
+		problems = append(problems, oneOf(at.Child("preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
+	}
+	if len(s.Overhead) > 0 {
+		overhead := corev1.ResourceRequirements{Limits: s.Overhead}
+		for _, e := range validateResources(&overhead, nil, at.Child("overhead")) {
+			e.Field = strings.Replace(e.Field, ".limits[", "[", 1)
+			problems = append(problems, e)
+		}
+	}
+	if s.OS != nil {
+		problems = append(problems, validateOS(s, at)...)
+	}
+	return problems
+}
+
+func validateOS(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
+	if s.OS.Name == "" {
+		return field.ErrorList{field.Required(at.Child("os", "name"), "cannot be empty")}
+	}
+	problems = allowed(at.Child("os"), s.OS.Name, corev1.Linux, corev1.Windows)
+	windows := at.Child("securityContext", "windowsOptions")
+	if s.OS.Name == corev1.Linux && s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
+		problems = append(problems, field.Forbidden(windows, "windows options cannot be set for a linux pod"))
+	}
+	if s.OS.Name != corev1.Windows {
+		return problems
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}, {"shareProcessNamespace", s.ShareProcessNamespace != nil}} {
+		if f.set {
+			problems = append(problems, field.Forbidden(at.Child(f.name), "cannot be set for a windows pod"))
+		}
+	}
+	return problems
+}
+
+func oneOf[T ~string](at *field.Path, value T, known ...T) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	return allowed(at, value, known...)
+}
+
+// allowed is oneOf for fields where an empty value is just another wrong one.
+func allowed[T ~string](at *field.Path, value T, known ...T) field.ErrorList {
+	for _, k := range known {
+		if value == k {
 			return nil
 		}
 	}
-	return field.ErrorList{field.NotSupported(path, value, allowed)}
+	return field.ErrorList{field.NotSupported(at, value, known)}
 }
 
-func dnsLabel(value string, path *field.Path) (problems field.ErrorList) {
+func dnsLabel(value string, at *field.Path) (problems field.ErrorList) {
 	for _, m := range validation.IsDNS1123Label(value) {
-		problems = append(problems, field.Invalid(path, value, m))
+		problems = append(problems, field.Invalid(at, value, m))
 	}
 	return problems
 }
 
-func validateTolerations(list []corev1.Toleration, path *field.Path) (problems field.ErrorList) {
-	for i, t := range list {
-		at := path.Index(i)
-		if t.Key != "" {
-			problems = append(problems, metavalidation.ValidateLabelName(t.Key, at.Child("key"))...)
-		}
-		if t.Key == "" && t.Operator != corev1.TolerationOpExists {
-			problems = append(problems, field.Invalid(at.Child("operator"), t.Operator,
-				"operator must be Exists when `key` is empty, which means \"match all values and all keys\""))
-		}
-		if t.TolerationSeconds != nil && t.Effect != corev1.TaintEffectNoExecute {
-			problems = append(problems, field.Invalid(at.Child("effect"), t.Effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"))
-		}
-		switch t.Operator {
-		case corev1.TolerationOpEqual, "":
-		case corev1.TolerationOpExists:
-			if t.Value != "" {
-				problems = append(problems, field.Invalid(at.Child("operator"), t, "value must be empty when `operator` is 'Exists'"))
-			}
-		default:
-			problems = append(problems, field.NotSupported(at.Child("operator"), t.Operator, []corev1.TolerationOperator{corev1.TolerationOpEqual, corev1.TolerationOpExists}))
+func validateHostAliases(list []corev1.HostAlias, at *field.Path) (problems field.ErrorList) {
+	for i, a := range list {
+		at := at.Index(i)
+		problems = append(problems, validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, true, nil)...)
+		for j, name := range a.Hostnames {
+			problems = append(problems, subdomain(name, at.Child("hostnames").Index(j))...)
 		}
 	}
 	return problems
 }
 
-func validateVolumes(volumes []corev1.Volume, path *field.Path) (sets.Set[string], field.ErrorList) {
-	names := sets.New[string]()
-	var problems field.ErrorList
-	for i := range volumes {
-		v, at := &volumes[i], path.Index(i)
-		switch {
-		case v.Name == "":
-			problems = append(problems, field.Required(at.Child("name"), ""))
-		case names.Has(v.Name):
-			problems = append(problems, field.Duplicate(at.Child("name"), v.Name))
-		default:
-			problems = append(problems, dnsLabel(v.Name, at.Child("name"))...)
+func validateDNSConfig(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
+	c := s.DNSConfig
+	if s.DNSPolicy == corev1.DNSNone {
+		if c == nil {
+			return field.ErrorList{field.Required(at, fmt.Sprintf("must provide `dnsConfig` when `dnsPolicy` is %s", corev1.DNSNone))}
 		}
-		names.Insert(v.Name)
-		switch {
-		case v.HostPath != nil && v.HostPath.Path == "":
-			problems = append(problems, field.Required(at.Child("hostPath", "path"), ""))
-		case v.Secret != nil && v.Secret.SecretName == "":
-			problems = append(problems, field.Required(at.Child("secret", "secretName"), ""))
-		case v.ConfigMap != nil && v.ConfigMap.Name == "":
-			problems = append(problems, field.Required(at.Child("configMap", "name"), ""))
+		if len(c.Nameservers) == 0 {
+			return field.ErrorList{field.Required(at.Child("nameservers"), fmt.Sprintf("must provide at least one DNS nameserver when `dnsPolicy` is %s", corev1.DNSNone))}
 		}
 	}
-	return names, problems
-}
-
-func validateContainers(s *corev1.PodSpec, volumes sets.Set[string], path *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	names := sets.New[string]()
-	if len(s.Containers) == 0 {
-		problems = append(problems, field.Required(path.Child("containers"), ""))
+	if c == nil {
+		return nil
 	}
-	for i := range s.Containers {
-		problems = append(problems, validateContainer(&s.Containers[i], names, volumes, path.Child("containers").Index(i))...)
+	if len(c.Nameservers) > dnsServersMax {
+		problems = append(problems, field.Invalid(at.Child("nameservers"), c.Nameservers, fmt.Sprintf("must not have more than %v nameservers", dnsServersMax)))
 	}
-	for i := range s.InitContainers {
-		at := path.Child("initContainers").Index(i)
-		c := &s.InitContainers[i]
-		problems = append(problems, validateContainer(c, names, volumes, at)...)
-		if !sidecar(c) && (c.LivenessProbe != nil || c.ReadinessProbe != nil || c.StartupProbe != nil || c.Lifecycle != nil) {
-			for name, set := range map[string]bool{
-				"lifecycle": c.Lifecycle != nil, "livenessProbe": c.LivenessProbe != nil,
-				"readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil,
-			} {
-				if set {
-					problems = append(problems, field.Forbidden(at.Child(name), "may not be set for init containers without restartPolicy=Always"))
-				}
-			}
-		}
+	for i, ns := range c.Nameservers {
+		problems = append(problems, validation.IsValidIPForLegacyField(at.Child("nameservers").Index(i), ns, true, nil)...)
 	}
-	return problems
-}
-
-func validateContainer(c *corev1.Container, names, volumes sets.Set[string], path *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	switch {
-	case c.Name == "":
-		problems = append(problems, field.Required(path.Child("name"), ""))
-	case names.Has(c.Name):
-		problems = append(problems, field.Duplicate(path.Child("name"), c.Name))
-	default:
-		problems = append(problems, dnsLabel(c.Name, path.Child("name"))...)
+	if len(c.Searches) > dnsSearchesMax {
+		problems = append(problems, field.Invalid(at.Child("searches"), c.Searches, fmt.Sprintf("must not have more than %v search paths", dnsSearchesMax)))
 	}
-	names.Insert(c.Name)
-	if c.Image == "" {
-		problems = append(problems, field.Required(path.Child("image"), ""))
-	} else if strings.TrimSpace(c.Image) != c.Image {
-		problems = append(problems, field.Invalid(path.Child("image"), c.Image, "must not have leading or trailing whitespace"))
+	if len(strings.Join(c.Searches, " ")) > dnsSearchLettersMax {
+		problems = append(problems, field.Invalid(at.Child("searches"), c.Searches, fmt.Sprintf("must not have more than %v characters (including spaces) in the search list", dnsSearchLettersMax)))
 	}
-	problems = append(problems, oneOf(path.Child("imagePullPolicy"), c.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	problems = append(problems, oneOf(path.Child("terminationMessagePolicy"), c.TerminationMessagePolicy,
-		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
-	problems = append(problems, validatePorts(c.Ports, path.Child("ports"))...)
-	for i, e := range c.Env {
-		at := path.Child("env").Index(i)
-		if e.Name == "" {
-			problems = append(problems, field.Required(at.Child("name"), ""))
+	for i, search := range c.Searches {
+		name := search
+		if search != "." {
+			name = strings.TrimSuffix(search, ".")
 		} else {
-			for _, m := range validation.IsRelaxedEnvVarName(e.Name) {
-				problems = append(problems, field.Invalid(at.Child("name"), e.Name, m))
-			}
+			continue
 		}
-		if e.Value != "" && e.ValueFrom != nil {
-			problems = append(problems, field.Invalid(at.Child("valueFrom"), "", "may not be specified when `value` is not empty"))
+		for _, m := range validation.IsDNS1123SubdomainWithUnderscore(name) {
+			problems = append(problems, field.Invalid(at.Child("searches").Index(i), search, m))
 		}
 	}
-	mounts := sets.New[string]()
-	for i, m := range c.VolumeMounts {
-		at := path.Child("volumeMounts").Index(i)
-		switch {
-		case m.Name == "":
-			problems = append(problems, field.Required(at.Child("name"), ""))
-		case !volumes.Has(m.Name):
-			problems = append(problems, field.NotFound(at.Child("name"), m.Name))
-		}
-		switch {
-		case m.MountPath == "":
-			problems = append(problems, field.Required(at.Child("mountPath"), ""))
-		case mounts.Has(m.MountPath):
-			problems = append(problems, field.Invalid(at.Child("mountPath"), m.MountPath, "must be unique"))
-		}
-		mounts.Insert(m.MountPath)
-	}
-	problems = append(problems, validateResources(&c.Resources, path.Child("resources"))...)
-	return problems
-}
-
-func validatePorts(ports []corev1.ContainerPort, path *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	names := sets.New[string]()
-	for i, p := range ports {
-		at := path.Index(i)
-		if p.Name != "" {
-			if messages := validation.IsValidPortName(p.Name); len(messages) > 0 {
-				for _, m := range messages {
-					problems = append(problems, field.Invalid(at.Child("name"), p.Name, m))
-				}
-			} else if names.Has(p.Name) {
-				problems = append(problems, field.Duplicate(at.Child("name"), p.Name))
-			}
-			names.Insert(p.Name)
-		}
-		if p.ContainerPort == 0 {
-			problems = append(problems, field.Required(at.Child("containerPort"), ""))
-		} else {
-			for _, m := range validation.IsValidPortNum(int(p.ContainerPort)) {
-				problems = append(problems, field.Invalid(at.Child("containerPort"), p.ContainerPort, m))
-			}
-		}
-		if p.HostPort != 0 {
-			for _, m := range validation.IsValidPortNum(int(p.HostPort)) {
-				problems = append(problems, field.Invalid(at.Child("hostPort"), p.HostPort, m))
-			}
-		}
-		problems = append(problems, oneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
-	}
-	return problems
-}
-
-func validateResources(r *corev1.ResourceRequirements, path *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	for name, q := range r.Limits {
-		if q.Sign() < 0 {
-			problems = append(problems, field.Invalid(path.Child("limits").Key(string(name)), q.String(), apivalidation.IsNegativeErrorMsg))
-		}
-	}
-	for name, q := range r.Requests {
-		at := path.Child("requests").Key(string(name))
-		if q.Sign() < 0 {
-			problems = append(problems, field.Invalid(at, q.String(), apivalidation.IsNegativeErrorMsg))
-		}
-		if limit, ok := r.Limits[name]; ok && q.Cmp(limit) > 0 {
-			problems = append(problems, field.Invalid(path.Child("requests"), q.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
+	for i, o := range c.Options {
+		if o.Name == "" {
+			problems = append(problems, field.Required(at.Child("options").Index(i), "must not be empty"))
 		}
 	}
 	return problems
-}
-
-// validatePodUpdate lets images, the deadline, gates and further tolerations change, and nothing else of the spec.
-func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
-	var problems field.ErrorList
-	path := field.NewPath("spec")
-	if len(p.Spec.Containers) != len(old.Spec.Containers) {
-		return append(problems, field.Forbidden(path.Child("containers"), "pod updates may not add or remove containers"))
-	}
-	if len(p.Spec.InitContainers) != len(old.Spec.InitContainers) {
-		return append(problems, field.Forbidden(path.Child("initContainers"), "pod updates may not add or remove containers"))
-	}
-	for _, t := range old.Spec.Tolerations {
-		kept := false
-		for _, n := range p.Spec.Tolerations {
-			kept = kept || t.MatchToleration(&n)
-		}
-		if !kept {
-			problems = append(problems, field.Forbidden(path.Child("tolerations"), "existing toleration can not be modified except its tolerationSeconds"))
-		}
-	}
-	munged := p.Spec.DeepCopy()
-	for i := range munged.Containers {
-		munged.Containers[i].Image = old.Spec.Containers[i].Image
-	}
-	for i := range munged.InitContainers {
-		munged.InitContainers[i].Image = old.Spec.InitContainers[i].Image
-	}
-	munged.ActiveDeadlineSeconds = old.Spec.ActiveDeadlineSeconds
-	munged.Tolerations = old.Spec.Tolerations
-	munged.TerminationGracePeriodSeconds = grace(munged, &old.Spec)
-	if len(munged.SchedulingGates) < len(old.Spec.SchedulingGates) {
-		munged.SchedulingGates = old.Spec.SchedulingGates
-		munged.NodeSelector, munged.Affinity = old.Spec.NodeSelector, old.Spec.Affinity
-	}
-	if old.Spec.ActiveDeadlineSeconds != nil {
-		at := path.Child("activeDeadlineSeconds")
-		switch now := p.Spec.ActiveDeadlineSeconds; {
-		case now == nil:
-			problems = append(problems, field.Invalid(at, nil, "must not update from a positive integer to nil value"))
-		case *now > *old.Spec.ActiveDeadlineSeconds:
-			problems = append(problems, field.Invalid(at, *now, "must be less than or equal to previous value"))
-		}
-	}
-	if !equality.Semantic.DeepEqual(munged, &old.Spec) {
-		problems = append(problems, field.Forbidden(path, "pod updates may not change fields other than `spec.containers[*].image`,"+
-			"`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"+
-			"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n"+diff.Diff(munged, &old.Spec)))
-	}
-	return problems
-}
-
-func grace(now, old *corev1.PodSpec) *int64 {
-	if old.TerminationGracePeriodSeconds != nil && *old.TerminationGracePeriodSeconds < 0 &&
-		now.TerminationGracePeriodSeconds != nil && *now.TerminationGracePeriodSeconds == 1 {
-		return old.TerminationGracePeriodSeconds
-	}
-	return now.TerminationGracePeriodSeconds
 }
 
 // ValidateTemplate checks a pod template: its labels, and its pod as far as a template must be sound.
-func ValidateTemplate(t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
-	problems := metavalidation.ValidateLabels(t.Labels, path.Child("labels"))
-	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
-	return append(problems, ValidatePodSpec(&t.Spec, path.Child("spec"))...)
+func ValidateTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
+	problems := metavalidation.ValidateLabels(t.Labels, at.Child("labels"))
+	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, at.Child("annotations"))...)
+	problems = append(problems, validatePodAnnotations(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: without(t.Annotations, corev1.MirrorPodAnnotationKey)}}, at.Child("annotations"))...)
+	problems = append(problems, ValidatePodSpec(&t.Spec, at.Child("spec"))...)
+	if len(t.Spec.EphemeralContainers) > 0 {
+		problems = append(problems, field.Forbidden(at.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
+	}
+	return problems
 }
 
-// ValidateSelector checks the selector of a workload against its template.
-func ValidateSelector(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
-	at := path.Child("selector")
-	if selector == nil {
-		return field.ErrorList{field.Required(at, "")}
+func without(m map[string]string, key string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		if k != key {
+			out[k] = v
+		}
 	}
-	problems := metavalidation.ValidateLabelSelector(selector, metavalidation.LabelSelectorValidationOptions{}, at)
-	if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
-		problems = append(problems, field.Invalid(at, selector, "empty selector is invalid for deployment"))
+	return out
+}
+
+// ValidateSelector checks the selector of a workload, such as a deployment, against its template.
+func ValidateSelector(workload string, selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	child := at.Child("selector")
+	if selector == nil {
+		problems = append(problems, field.Required(child, ""))
+	} else {
+		problems = append(problems, metavalidation.ValidateLabelSelector(selector, metavalidation.LabelSelectorValidationOptions{}, child)...)
+		if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
+			problems = append(problems, field.Invalid(child, selector, "empty selector is invalid for "+workload))
+		}
 	}
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
-		return append(problems, field.Invalid(at, selector, "invalid label selector"))
+		return append(problems, field.Invalid(child, selector, "invalid label selector"))
 	}
-	if !s.Empty() && !s.Matches(labels.Set(t.Labels)) {
-		problems = append(problems, field.Invalid(path.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+	if (selector == nil || !s.Empty()) && !s.Matches(labels.Set(t.Labels)) {
+		problems = append(problems, field.Invalid(at.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+	}
+	return problems
+}
+
+// validatePodStatus checks a new status; containers that ended for good may not start again.
+func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
+	at := field.NewPath("status")
+	var problems field.ErrorList
+	if p.Spec.NodeName != old.Spec.NodeName {
+		problems = append(problems, field.Forbidden(at.Child("nodeName"), "may not be changed directly"))
+	}
+	if p.Status.NominatedNodeName != "" {
+		problems = append(problems, subdomain(p.Status.NominatedNodeName, at.Child("nominatedNodeName"))...)
+	}
+	if p.Status.ObservedGeneration < 0 {
+		problems = append(problems, field.Invalid(at.Child("observedGeneration"), p.Status.ObservedGeneration, "must be a non-negative integer"))
+	}
+	problems = append(problems, validateTransitions(p, old, at)...)
+	problems = append(problems, validateIPs(p.Status.PodIPs, at.Child("podIPs"))...)
+	if p.Status.QOSClass != old.Status.QOSClass && old.Status.QOSClass != "" {
+		problems = append(problems, field.Invalid(at.Child("qosClass"), p.Status.QOSClass, apivalidation.FieldImmutableErrorMsg))
+	}
+	return problems
+}
+
+func validateIPs(ips []corev1.PodIP, at *field.Path) (problems field.ErrorList) {
+	seen := sets.New[string]()
+	families := map[bool]bool{}
+	for i, ip := range ips {
+		problems = append(problems, validation.IsValidIPForLegacyField(at.Index(i), ip.IP, true, nil)...)
+		if parsed := net.ParseIP(ip.IP); parsed != nil {
+			families[parsed.To4() == nil] = true
+		}
+	}
+	if len(problems) > 0 || len(ips) < 2 {
+		return problems
+	}
+	if len(ips) > 2 || len(families) < 2 {
+		problems = append(problems, field.Invalid(at, ips, "may specify no more than one IP for each IP family"))
+	}
+	for i, ip := range ips {
+		if seen.Has(ip.IP) {
+			problems = append(problems, field.Duplicate(at.Index(i), ip))
+		}
+		seen.Insert(ip.IP)
+	}
+	return problems
+}
+
+// validateTransitions refuses to run containers again that the restart policy leaves ended.
+func validateTransitions(p, old *corev1.Pod, at *field.Path) (problems field.ErrorList) {
+	check := func(now, then []corev1.ContainerStatus, spec []corev1.Container, at *field.Path) {
+		for i, was := range then {
+			if was.State.Terminated == nil || was.State.Terminated.ExitCode != 0 && old.Spec.RestartPolicy == corev1.RestartPolicyOnFailure {
+				continue
+			}
+			for _, c := range spec {
+				if c.Name == was.Name && c.RestartPolicy != nil {
+					return
+				}
+			}
+			for _, is := range now {
+				if is.Name == was.Name && is.State.Terminated == nil {
+					problems = append(problems, field.Forbidden(at.Index(i).Child("state"), "may not be transitioned to non-terminated state"))
+				}
+			}
+		}
+	}
+	if old.Spec.RestartPolicy != corev1.RestartPolicyAlways {
+		check(p.Status.ContainerStatuses, old.Status.ContainerStatuses, old.Spec.Containers, at.Child("containerStatuses"))
+		check(p.Status.InitContainerStatuses, old.Status.InitContainerStatuses, old.Spec.InitContainers, at.Child("initContainerStatuses"))
 	}
 	return problems
 }

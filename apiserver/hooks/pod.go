@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -17,6 +16,7 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/admission"
 )
 
 // Binding returns the hook of pods/binding, which puts a pod on a node.
@@ -120,39 +120,34 @@ func Eviction(store Store) Hook {
 	}}
 }
 
-// EphemeralContainers returns the hook of pods/ephemeralcontainers, which adds containers for debugging.
-func EphemeralContainers() Hook {
-	return Hook{Kind: core.Pods.Kind, Subresource: "ephemeralcontainers", Update: func(_ context.Context, obj, stored resource.Object) error {
-		return setEphemeral(core.Pods.Cast(stored), core.Pods.Cast(obj).Spec.EphemeralContainers)
+// NewPod returns the hook of pods that refuses what only new pods may not have.
+func NewPod() Hook {
+	return Hook{Kind: core.Pods.Kind, BeforeCreate: func(_ context.Context, r *admission.Request) error {
+		return invalidPod(r.Object.GetName(), core.ValidatePodCreate(core.Pods.Cast(r.Object)))
 	}}
 }
 
-// setEphemeral adds ephemeral containers to a pod; those that it has may neither go nor change.
-func setEphemeral(pod *corev1.Pod, containers []corev1.EphemeralContainer) error {
-	path := field.NewPath("spec", "ephemeralContainers")
-	wanted := map[string]*corev1.EphemeralContainer{}
-	for i := range containers {
-		wanted[containers[i].Name] = &containers[i]
+func invalidPod(name string, problems field.ErrorList) error {
+	if len(problems) == 0 {
+		return nil
 	}
-	var errs field.ErrorList
-	for i := range pod.Spec.EphemeralContainers {
-		have := &pod.Spec.EphemeralContainers[i]
-		want := wanted[have.Name]
-		switch {
-		case want == nil:
-			errs = append(errs, field.Forbidden(path, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", have.Name)))
-		case !equality.Semantic.DeepEqual(want, have):
-			errs = append(errs, field.Forbidden(path, fmt.Sprintf("existing ephemeral containers %q may not be changed\n", have.Name)))
-		}
-	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(core.Pods.GroupVersionKind.GroupKind(), pod.Name, errs)
-	}
-	if len(containers) != len(pod.Spec.EphemeralContainers) {
-		pod.Generation++
-	}
-	pod.Spec.EphemeralContainers = containers
-	return nil
+	return apierrors.NewInvalid(core.Pods.GroupVersionKind.GroupKind(), name, problems)
+}
+
+// EphemeralContainers returns the hook of pods/ephemeralcontainers, which adds containers for debugging.
+func EphemeralContainers() Hook {
+	return Hook{Kind: core.Pods.Kind, Subresource: "ephemeralcontainers", Update: func(_ context.Context, obj, stored resource.Object) error {
+		core.Pods.Default(obj)
+		return invalidPod(stored.GetName(), core.SetEphemeral(core.Pods.Cast(stored), core.Pods.Cast(obj).Spec.EphemeralContainers))
+	}}
+}
+
+// Resize returns the hook of pods/resize, which changes what the containers of a running pod get.
+func Resize() Hook {
+	return Hook{Kind: core.Pods.Kind, Subresource: "resize", Update: func(_ context.Context, obj, stored resource.Object) error {
+		core.Pods.Default(obj)
+		return invalidPod(stored.GetName(), core.ResizePod(core.Pods.Cast(obj), core.Pods.Cast(stored)))
+	}}
 }
 
 // Finalize returns the hook of namespaces/finalize, which the namespace loop calls when a namespace is empty.

@@ -1,0 +1,292 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Messages that rules of several kinds share.
+const (
+	mustBeInteger = "must be an integer"
+	notQualified  = "must be a standard resource type or fully qualified"
+)
+
+// standardResources are the names without a domain, of quotas too.
+func standardResources() sets.Set[string] {
+	return sets.New("cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
+		"limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers",
+		"secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers")
+}
+
+func isHugePages(name corev1.ResourceName) bool {
+	return strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix)
+}
+
+// isNative tells whether Kubernetes itself defines a resource.
+func isNative(name corev1.ResourceName) bool {
+	return !strings.Contains(string(name), "/") || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
+}
+
+// isExtended tells whether a resource is one that nodes advertise under a domain of their own.
+func isExtended(name corev1.ResourceName) bool {
+	if isNative(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) {
+		return false
+	}
+	return len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+string(name))) == 0
+}
+
+func isContainerResource(name string) bool {
+	switch name {
+	case "cpu", "memory", "ephemeral-storage":
+		return true
+	}
+	return isHugePages(corev1.ResourceName(name))
+}
+
+// isInteger tells whether a resource comes in whole pieces.
+func isInteger(name corev1.ResourceName) bool {
+	switch name {
+	case "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims",
+		"services.nodeports", "services.loadbalancers":
+		return true
+	}
+	return isExtended(name) || strings.HasPrefix(string(name), "count/")
+}
+
+// overcommits tells whether requests of a resource may be below its limits.
+func overcommits(name corev1.ResourceName) bool { return isNative(name) && !isHugePages(name) }
+
+func validateResourceName(name string, at *field.Path) (problems field.ErrorList) {
+	for _, m := range validation.IsQualifiedName(name) {
+		problems = append(problems, field.Invalid(at, name, m))
+	}
+	if len(problems) == 0 && !strings.Contains(name, "/") && !standardResources().Has(name) && !isHugePages(corev1.ResourceName(name)) {
+		problems = append(problems, field.Invalid(at, name, notQualified))
+	}
+	return problems
+}
+
+func validateContainerResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	problems := validateResourceName(string(name), at)
+	switch {
+	case !strings.Contains(string(name), "/"):
+		if !isContainerResource(string(name)) {
+			problems = append(problems, field.Invalid(at, name, "must be a standard resource for containers"))
+		}
+	case !isNative(name) && !isExtended(name):
+		problems = append(problems, field.Invalid(at, name, "doesn't follow extended resource name standard"))
+	}
+	return problems
+}
+
+func validateQuantity(name corev1.ResourceName, q resource.Quantity, at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	if q.Sign() < 0 {
+		problems = append(problems, field.Invalid(at, q.String(), apivalidation.IsNegativeErrorMsg))
+	}
+	if isInteger(name) && q.MilliValue()%1000 != 0 {
+		problems = append(problems, field.Invalid(at, q.String(), mustBeInteger))
+	}
+	if isHugePages(name) {
+		problems = append(problems, validateHugePages(name, q, at)...)
+	}
+	return problems
+}
+
+func validateHugePages(name corev1.ResourceName, q resource.Quantity, at *field.Path) field.ErrorList {
+	size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
+	if err != nil || size.Sign() <= 0 {
+		return nil
+	}
+	if q.Sign() > 0 && q.Value()%size.Value() != 0 {
+		return field.ErrorList{field.Invalid(at, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name))}
+	}
+	return nil
+}
+
+// validateResources checks what one container asks for.
+func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	processor, huge := false, false
+	note := func(name corev1.ResourceName) {
+		processor = processor || name == corev1.ResourceCPU || name == corev1.ResourceMemory
+		huge = huge || isHugePages(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Limits)) {
+		q, at := r.Limits[name], at.Child("limits").Key(string(name))
+		problems = append(problems, validateContainerResourceName(name, at)...)
+		problems = append(problems, validateQuantity(name, q, at)...)
+		note(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
+		key := at.Child("requests").Key(string(name))
+		problems = append(problems, validateContainerResourceName(name, key)...)
+		problems = append(problems, validateQuantity(name, r.Requests[name], key)...)
+		problems = append(problems, validateRequest(name, r, at)...)
+		note(name)
+	}
+	if huge && !processor {
+		problems = append(problems, field.Forbidden(at, "HugePages require cpu or memory"))
+	}
+	return append(problems, validateClaimNames(r.Claims, claims, at.Child("claims"))...)
+}
+
+// validateRequest compares one request with its limit.
+func validateRequest(name corev1.ResourceName, r *corev1.ResourceRequirements, at *field.Path) field.ErrorList {
+	q := r.Requests[name]
+	limit, limited := r.Limits[name]
+	switch {
+	case !limited && !overcommits(name):
+		return field.ErrorList{field.Required(at.Child("limits"), "Limit must be set for non overcommitable resources")}
+	case limited && !overcommits(name) && q.Cmp(limit) != 0:
+		return field.ErrorList{field.Invalid(at.Child("requests"), q.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String()))}
+	case limited && q.Cmp(limit) > 0:
+		return field.ErrorList{field.Invalid(at.Child("requests"), q.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String()))}
+	}
+	return nil
+}
+
+func validateClaimNames(claims []corev1.ResourceClaim, known sets.Set[string], at *field.Path) (problems field.ErrorList) {
+	seen := sets.New[corev1.ResourceClaim]()
+	for i, c := range claims {
+		at := at.Index(i)
+		switch {
+		case c.Name == "":
+			problems = append(problems, field.Required(at, ""))
+			continue
+		case seen.Has(c):
+			problems = append(problems, field.Duplicate(at, c.Name))
+		}
+		seen.Insert(c)
+		if !known.Has(c.Name) {
+			e := field.NotFound(at, c.Name)
+			e.Detail = "must be one of the names in pod.spec.resourceClaims"
+			if len(known) == 0 {
+				e.Detail += " which is empty"
+			} else {
+				e.Detail += ": " + strings.Join(sets.List(known), ", ")
+			}
+			problems = append(problems, e)
+		}
+	}
+	return problems
+}
+
+// validatePodClaims checks a pod's resource claims and returns their names.
+func validatePodClaims(claims []corev1.PodResourceClaim, at *field.Path) (sets.Set[string], field.ErrorList) {
+	names := sets.New[string]()
+	var problems field.ErrorList
+	for i := range claims {
+		c, at := &claims[i], at.Index(i)
+		switch {
+		case c.Name == "":
+			problems = append(problems, field.Required(at.Child("name"), ""))
+		case names.Has(c.Name):
+			problems = append(problems, field.Duplicate(at.Child("name"), c.Name))
+		default:
+			problems = append(problems, dnsLabel(c.Name, at.Child("name"))...)
+		}
+		names.Insert(c.Name)
+		switch direct, template := c.ResourceClaimName, c.ResourceClaimTemplateName; {
+		case direct != nil && template != nil:
+			problems = append(problems, field.Invalid(at, shown{c}, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"))
+		case direct == nil && template == nil:
+			problems = append(problems, field.Invalid(at, shown{c}, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+		case direct != nil:
+			problems = append(problems, subdomain(*direct, at.Child("resourceClaimName"))...)
+		default:
+			problems = append(problems, subdomain(*template, at.Child("resourceClaimTemplateName"))...)
+		}
+	}
+	return names, problems
+}
+
+// validatePodResources checks the requests and limits of a pod as a whole.
+func validatePodResources(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+	r := s.Resources
+	if r == nil {
+		return nil
+	}
+	var problems field.ErrorList
+	if len(r.Claims) > 0 {
+		problems = append(problems, field.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level"))
+	}
+	check := func(list corev1.ResourceList, at *field.Path) {
+		for _, name := range slices.Sorted(maps.Keys(list)) {
+			if name != corev1.ResourceCPU && name != corev1.ResourceMemory && !isHugePages(name) {
+				problems = append(problems, field.NotSupported(at.Key(string(name)), name, []corev1.ResourceName{"cpu", "hugepages-", "memory"}))
+				continue
+			}
+			problems = append(problems, validateQuantity(name, list[name], at.Key(string(name)))...)
+		}
+	}
+	check(r.Limits, at.Child("limits"))
+	check(r.Requests, at.Child("requests"))
+	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
+		problems = append(problems, validateRequest(name, r, at)...)
+	}
+	return append(problems, validatePodSums(s, r, at)...)
+}
+
+// validatePodSums compares what the containers ask for in all with what the pod does.
+func validatePodSums(s *corev1.PodSpec, r *corev1.ResourceRequirements, at *field.Path) (problems field.ErrorList) {
+	total := corev1.ResourceList{}
+	for i := range s.Containers {
+		addAll(total, s.Containers[i].Resources.Requests)
+	}
+	for _, name := range slices.Sorted(maps.Keys(total)) {
+		sum := total[name]
+		if q, ok := r.Requests[name]; ok && sum.Cmp(q) > 0 {
+			problems = append(problems, field.Invalid(at.Child("requests").Key(string(name)), q.String(),
+				fmt.Sprintf("must be greater than or equal to aggregate container requests of %s", sum.String())))
+		}
+	}
+	for i := range s.Containers {
+		limits := s.Containers[i].Resources.Limits
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			limit := limits[name]
+			if q, ok := r.Limits[name]; ok && limit.Cmp(q) > 0 {
+				problems = append(problems, field.Invalid(field.NewPath("spec", "containers").Index(i).Child("resources", "limits").Key(string(name)), limit.String(),
+					fmt.Sprintf("must be less than or equal to pod limits of %s", q.String())))
+			}
+		}
+	}
+	return problems
+}
+
+func addAll(total, more corev1.ResourceList) {
+	for name, q := range more {
+		sum := total[name]
+		sum.Add(q)
+		total[name] = sum
+	}
+}
+
+func validateResizePolicy(c *corev1.Container, podRestarts corev1.RestartPolicy, at *field.Path) (problems field.ErrorList) {
+	seen := sets.New[corev1.ResourceName]()
+	for _, p := range c.ResizePolicy {
+		if seen.Has(p.ResourceName) {
+			problems = append(problems, field.Duplicate(at, p.ResourceName))
+		}
+		seen.Insert(p.ResourceName)
+		problems = append(problems, oneOf(at, p.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)...)
+		if policy := oneOf(at, p.RestartPolicy, corev1.NotRequired, corev1.RestartContainer); len(policy) > 0 {
+			problems = append(problems, policy...)
+		} else if podRestarts == corev1.RestartPolicyNever && p.RestartPolicy != corev1.NotRequired {
+			problems = append(problems, field.Invalid(at, p.RestartPolicy, fmt.Sprintf("must be '%s' when `restartPolicy` is '%s'", corev1.NotRequired, podRestarts)))
+		}
+	}
+	return problems
+}

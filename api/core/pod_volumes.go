@@ -1,0 +1,494 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Bounds of the life of projected service account tokens, in seconds.
+const (
+	tokenSecondsMin = 10 * 60
+	tokenSecondsMax = 1 << 32
+)
+
+// volumeSet is what the rest of a pod needs to know of its volumes.
+type volumeSet map[string]*corev1.Volume
+
+// validateVolumes checks volumes and returns them by name.
+func validateVolumes(volumes []corev1.Volume, at *field.Path) (volumeSet, field.ErrorList) {
+	byName, seen := volumeSet{}, sets.New[string]()
+	var problems field.ErrorList
+	for i := range volumes {
+		v, at := &volumes[i], at.Index(i)
+		source := validateVolumeSource(v, at)
+		switch {
+		case v.Name == "":
+			source = append(source, field.Required(at.Child("name"), ""))
+		default:
+			source = append(source, dnsLabel(v.Name, at.Child("name"))...)
+		}
+		if seen.Has(v.Name) {
+			source = append(source, field.Duplicate(at.Child("name"), v.Name))
+		}
+		problems = append(problems, source...)
+		if len(source) == 0 {
+			seen.Insert(v.Name)
+			byName[v.Name] = v
+		}
+	}
+	return byName, problems
+}
+
+// volumeCheck is one type of volume: its field and its rules.
+type volumeCheck struct {
+	field    string
+	set      bool
+	problems func(at *field.Path) field.ErrorList
+}
+
+func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	n := 0
+	for _, c := range append(fileVolumes(v), deviceVolumes(v)...) {
+		switch {
+		case !c.set:
+			continue
+		case n > 0:
+			problems = append(problems, field.Forbidden(at.Child(c.field), "may not specify more than 1 volume type"))
+		case c.problems != nil:
+			problems = append(problems, c.problems(at.Child(c.field))...)
+		}
+		n++
+	}
+	if n == 0 {
+		problems = append(problems, field.Required(at, "must specify a volume type"))
+	}
+	return problems
+}
+
+func needed(at *field.Path, values ...string) (problems field.ErrorList) {
+	for i := 0; i+1 < len(values); i += 2 {
+		if values[i+1] == "" {
+			problems = append(problems, field.Required(at.Child(values[i]), ""))
+		}
+	}
+	return problems
+}
+
+// fileVolumes are the volumes that hold files of the cluster or the node.
+func fileVolumes(v *corev1.Volume) []volumeCheck {
+	return []volumeCheck{
+		{"emptyDir", v.EmptyDir != nil, func(at *field.Path) field.ErrorList {
+			if v.EmptyDir.SizeLimit != nil && v.EmptyDir.SizeLimit.Sign() < 0 {
+				return field.ErrorList{field.Forbidden(at.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity")}
+			}
+			return nil
+		}},
+		{"hostPath", v.HostPath != nil, func(at *field.Path) field.ErrorList { return validateHostPath(v.HostPath, at) }},
+		{"gitRepo", v.GitRepo != nil, func(at *field.Path) field.ErrorList {
+			problems := needed(at, "repository", v.GitRepo.Repository)
+			return append(problems, descending(v.GitRepo.Directory, at.Child("directory"))...)
+		}},
+		{"secret", v.Secret != nil, func(at *field.Path) field.ErrorList {
+			problems := needed(at, "secretName", v.Secret.SecretName)
+			problems = append(problems, fileMode(v.Secret.DefaultMode, at.Child("defaultMode"))...)
+			return append(problems, keysToPaths(v.Secret.Items, at)...)
+		}},
+		{"persistentVolumeClaim", v.PersistentVolumeClaim != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "claimName", v.PersistentVolumeClaim.ClaimName)
+		}},
+		{"downwardAPI", v.DownwardAPI != nil, func(at *field.Path) field.ErrorList {
+			problems := fileMode(v.DownwardAPI.DefaultMode, at.Child("defaultMode"))
+			for i := range v.DownwardAPI.Items {
+				problems = append(problems, validateDownwardFile(&v.DownwardAPI.Items[i], at)...)
+			}
+			return problems
+		}},
+		{"configMap", v.ConfigMap != nil, func(at *field.Path) field.ErrorList {
+			problems := needed(at, "name", v.ConfigMap.Name)
+			problems = append(problems, fileMode(v.ConfigMap.DefaultMode, at.Child("defaultMode"))...)
+			return append(problems, keysToPaths(v.ConfigMap.Items, at)...)
+		}},
+		{"projected", v.Projected != nil, func(at *field.Path) field.ErrorList {
+			problems := fileMode(v.Projected.DefaultMode, at.Child("defaultMode"))
+			return append(problems, validateProjected(v.Projected, at)...)
+		}},
+		{"ephemeral", v.Ephemeral != nil, func(at *field.Path) field.ErrorList {
+			if v.Ephemeral.VolumeClaimTemplate == nil {
+				return field.ErrorList{field.Required(at.Child("volumeClaimTemplate"), "")}
+			}
+			return validateClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec, at.Child("volumeClaimTemplate", "spec"))
+		}},
+		{"image", v.Image != nil, func(at *field.Path) field.ErrorList {
+			problems := needed(at, "reference", v.Image.Reference)
+			return append(problems, validatePullPolicy(v.Image.PullPolicy, at.Child("pullPolicy"))...)
+		}},
+	}
+}
+
+// deviceVolumes are the volumes of storage systems.
+func deviceVolumes(v *corev1.Volume) []volumeCheck {
+	return []volumeCheck{
+		{"gcePersistentDisk", v.GCEPersistentDisk != nil, func(at *field.Path) field.ErrorList { return needed(at, "pdName", v.GCEPersistentDisk.PDName) }},
+		{"awsElasticBlockStore", v.AWSElasticBlockStore != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.AWSElasticBlockStore.VolumeID) }},
+		{"nfs", v.NFS != nil, func(at *field.Path) field.ErrorList {
+			problems := needed(at, "server", v.NFS.Server, "path", v.NFS.Path)
+			if v.NFS.Path != "" && !path.IsAbs(v.NFS.Path) {
+				problems = append(problems, field.Invalid(at.Child("path"), v.NFS.Path, "must be an absolute path"))
+			}
+			return problems
+		}},
+		{"iscsi", v.ISCSI != nil, func(at *field.Path) field.ErrorList { return validateISCSI(v.ISCSI, at) }},
+		{"glusterfs", v.Glusterfs != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "endpoints", v.Glusterfs.EndpointsName, "path", v.Glusterfs.Path)
+		}},
+		{"flocker", v.Flocker != nil, nil},
+		{"rbd", v.RBD != nil, func(at *field.Path) field.ErrorList {
+			var problems field.ErrorList
+			if len(v.RBD.CephMonitors) == 0 {
+				problems = append(problems, field.Required(at.Child("monitors"), ""))
+			}
+			return append(problems, needed(at, "image", v.RBD.RBDImage)...)
+		}},
+		{"cinder", v.Cinder != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.Cinder.VolumeID) }},
+		{"cephfs", v.CephFS != nil, func(at *field.Path) field.ErrorList {
+			if len(v.CephFS.Monitors) == 0 {
+				return field.ErrorList{field.Required(at.Child("monitors"), "")}
+			}
+			return nil
+		}},
+		{"quobyte", v.Quobyte != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "registry", v.Quobyte.Registry, "volume", v.Quobyte.Volume)
+		}},
+		{"fc", v.FC != nil, func(at *field.Path) field.ErrorList {
+			if len(v.FC.TargetWWNs) == 0 && len(v.FC.WWIDs) == 0 {
+				return field.ErrorList{field.Required(at.Child("targetWWNs"), "must specify either targetWWNs or wwids, but not both")}
+			}
+			return nil
+		}},
+		{"flexVolume", v.FlexVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "driver", v.FlexVolume.Driver) }},
+		{"azureFile", v.AzureFile != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "secretName", v.AzureFile.SecretName, "shareName", v.AzureFile.ShareName)
+		}},
+		{"vsphereVolume", v.VsphereVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumePath", v.VsphereVolume.VolumePath) }},
+		{"photonPersistentDisk", v.PhotonPersistentDisk != nil, func(at *field.Path) field.ErrorList { return needed(at, "pdID", v.PhotonPersistentDisk.PdID) }},
+		{"portworxVolume", v.PortworxVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.PortworxVolume.VolumeID) }},
+		{"azureDisk", v.AzureDisk != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "diskName", v.AzureDisk.DiskName, "diskURI", v.AzureDisk.DataDiskURI)
+		}},
+		{"storageos", v.StorageOS != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeName", v.StorageOS.VolumeName) }},
+		{"scaleIO", v.ScaleIO != nil, func(at *field.Path) field.ErrorList {
+			return needed(at, "gateway", v.ScaleIO.Gateway, "system", v.ScaleIO.System, "volumeName", v.ScaleIO.VolumeName)
+		}},
+		{"csi", v.CSI != nil, func(at *field.Path) field.ErrorList {
+			problems := driverName(v.CSI.Driver, at.Child("driver"))
+			if ref := v.CSI.NodePublishSecretRef; ref != nil && ref.Name == "" {
+				problems = append(problems, field.Required(at.Child("nodePublishSecretRef", "name"), ""))
+			}
+			return problems
+		}},
+	}
+}
+
+func driverName(name string, at *field.Path) (problems field.ErrorList) {
+	if name == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	if len(name) > 63 {
+		problems = append(problems, field.TooLong(at, "", 63))
+	}
+	for _, m := range validation.IsDNS1123Subdomain(strings.ToLower(name)) {
+		problems = append(problems, field.Invalid(at, name, m))
+	}
+	return problems
+}
+
+func validateHostPath(h *corev1.HostPathVolumeSource, at *field.Path) field.ErrorList {
+	if h.Path == "" {
+		return field.ErrorList{field.Required(at.Child("path"), "")}
+	}
+	problems := noBackSteps(h.Path, at.Child("path"))
+	if h.Type == nil {
+		return problems
+	}
+	return append(problems, allowed(at.Child("type"), *h.Type, corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev, corev1.HostPathDirectory,
+		corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket)...)
+}
+
+func validateISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) field.ErrorList {
+	problems := needed(at, "targetPortal", s.TargetPortal, "iqn", s.IQN)
+	format := regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$)|(eui\.[[:xdigit:]]{16}$)|(naa\.[[:xdigit:]]{32}$)`)
+	if s.IQN != "" && !format.MatchString(s.IQN) {
+		problems = append(problems, field.Invalid(at.Child("iqn"), s.IQN, "must be valid format"))
+	}
+	if s.Lun < 0 || s.Lun > 255 {
+		problems = append(problems, field.Invalid(at.Child("lun"), s.Lun, validation.InclusiveRangeError(0, 255)))
+	}
+	if (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil {
+		problems = append(problems, field.Required(at.Child("secretRef"), ""))
+	}
+	return problems
+}
+
+func fileMode(mode *int32, at *field.Path) field.ErrorList {
+	if mode == nil || *mode >= 0 && *mode <= 0o777 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, *mode, "must be a number between 0 and 0777 (octal), both inclusive")}
+}
+
+func keysToPaths(items []corev1.KeyToPath, at *field.Path) (problems field.ErrorList) {
+	for i, item := range items {
+		at := at.Child("items").Index(i)
+		problems = append(problems, needed(at, "key", item.Key)...)
+		problems = append(problems, insidePath(item.Path, at.Child("path"))...)
+		problems = append(problems, fileMode(item.Mode, at.Child("mode"))...)
+	}
+	return problems
+}
+
+// insidePath checks a path inside a volume that users may choose.
+func insidePath(p string, at *field.Path) field.ErrorList {
+	if p == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	problems := descending(p, at)
+	if strings.HasPrefix(p, "..") && !strings.HasPrefix(p, "../") && len(problems) == 0 {
+		problems = append(problems, field.Invalid(at, p, "must not start with '..'"))
+	}
+	return problems
+}
+
+func descending(p string, at *field.Path) field.ErrorList {
+	if path.IsAbs(p) {
+		return field.ErrorList{field.Invalid(at, p, "must be a relative path")}
+	}
+	return noBackSteps(p, at)
+}
+
+func noBackSteps(p string, at *field.Path) field.ErrorList {
+	for part := range strings.SplitSeq(p, "/") {
+		if part == ".." {
+			return field.ErrorList{field.Invalid(at, p, "must not contain '..'")}
+		}
+	}
+	return nil
+}
+
+func validateDownwardFile(f *corev1.DownwardAPIVolumeFile, at *field.Path) field.ErrorList {
+	problems := insidePath(f.Path, at.Child("path"))
+	switch {
+	case f.FieldRef != nil && f.ResourceFieldRef != nil:
+		problems = append(problems, field.Invalid(at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
+	case f.FieldRef != nil:
+		problems = append(problems, validateFieldRef(f.FieldRef, volumeFields(), at.Child("fieldRef"))...)
+	case f.ResourceFieldRef != nil:
+		problems = append(problems, validateResourceRef(f.ResourceFieldRef, true, at.Child("resourceFieldRef"))...)
+	default:
+		problems = append(problems, field.Required(at, "one of fieldRef and resourceFieldRef is required"))
+	}
+	return append(problems, fileMode(f.Mode, at.Child("mode"))...)
+}
+
+func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problems field.ErrorList) {
+	paths := sets.New[string]()
+	for i := range p.Sources {
+		s, at := &p.Sources[i], at.Child("sources").Index(i)
+		n := 0
+		source := func(name string, set bool, check func(at *field.Path) field.ErrorList) {
+			switch {
+			case !set:
+				return
+			case n > 0:
+				problems = append(problems, field.Forbidden(at.Child(name), "may not specify more than 1 volume type per source"))
+			default:
+				problems = append(problems, check(at.Child(name))...)
+			}
+			n++
+		}
+		once := func(at *field.Path, files ...string) (problems field.ErrorList) {
+			for _, f := range files {
+				if f != "" && paths.Has(f) {
+					problems = append(problems, field.Invalid(at, f, "conflicting duplicate paths"))
+				}
+				paths.Insert(f)
+			}
+			return problems
+		}
+		source("secret", s.Secret != nil, func(at *field.Path) field.ErrorList {
+			problems := append(needed(at, "name", s.Secret.Name), keysToPaths(s.Secret.Items, at)...)
+			return append(problems, once(at, itemPaths(s.Secret.Items)...)...)
+		})
+		source("configMap", s.ConfigMap != nil, func(at *field.Path) field.ErrorList {
+			problems := append(needed(at, "name", s.ConfigMap.Name), keysToPaths(s.ConfigMap.Items, at)...)
+			return append(problems, once(at, itemPaths(s.ConfigMap.Items)...)...)
+		})
+		source("downwardAPI", s.DownwardAPI != nil, func(at *field.Path) (problems field.ErrorList) {
+			for j := range s.DownwardAPI.Items {
+				problems = append(problems, validateDownwardFile(&s.DownwardAPI.Items[j], at)...)
+				problems = append(problems, once(at, s.DownwardAPI.Items[j].Path)...)
+			}
+			return problems
+		})
+		source("serviceAccountToken", s.ServiceAccountToken != nil, func(at *field.Path) field.ErrorList {
+			return append(validateTokenSource(s.ServiceAccountToken, at), once(at, s.ServiceAccountToken.Path)...)
+		})
+		source("clusterTrustBundle", s.ClusterTrustBundle != nil, func(at *field.Path) field.ErrorList {
+			problems := insidePath(s.ClusterTrustBundle.Path, at.Child("path"))
+			return append(problems, once(at, s.ClusterTrustBundle.Path)...)
+		})
+		source("podCertificate", s.PodCertificate != nil, func(*field.Path) field.ErrorList { return nil })
+	}
+	return problems
+}
+
+func itemPaths(items []corev1.KeyToPath) (paths []string) {
+	for _, i := range items {
+		paths = append(paths, i.Path)
+	}
+	return paths
+}
+
+func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at *field.Path) (problems field.ErrorList) {
+	if s.ExpirationSeconds != nil {
+		switch seconds := *s.ExpirationSeconds; {
+		case seconds < tokenSecondsMin:
+			problems = append(problems, field.Invalid(at.Child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"))
+		case seconds > tokenSecondsMax:
+			problems = append(problems, field.Invalid(at.Child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"))
+		}
+	}
+	return append(problems, insidePath(s.Path, at.Child("path"))...)
+}
+
+// validateClaimSpec checks the claim of an ephemeral volume.
+func validateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) (problems field.ErrorList) {
+	if len(s.AccessModes) == 0 {
+		problems = append(problems, field.Required(at.Child("accessModes"), "at least 1 access mode is required"))
+	}
+	for _, mode := range s.AccessModes {
+		problems = append(problems, allowed(at.Child("accessModes"), mode,
+			corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
+	}
+	storage, ok := s.Resources.Requests[corev1.ResourceStorage]
+	switch {
+	case !ok:
+		problems = append(problems, field.Required(at.Child("resources").Key(string(corev1.ResourceStorage)), ""))
+	case storage.Sign() <= 0:
+		problems = append(problems, field.Invalid(at.Child("resources").Key(string(corev1.ResourceStorage)), storage.String(), "must be greater than zero"))
+	}
+	if s.VolumeMode != nil {
+		problems = append(problems, allowed(at.Child("volumeMode"), *s.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+	}
+	return problems
+}
+
+func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, volumes volumeSet, privileged bool, at *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	paths, devicePaths, deviceNames := sets.New[string](), sets.New[string](), sets.New[string]()
+	for _, d := range devices {
+		devicePaths.Insert(d.DevicePath)
+		deviceNames.Insert(d.Name)
+	}
+	for i := range mounts {
+		m, all, at := &mounts[i], at, at.Index(i)
+		switch {
+		case m.Name == "":
+			problems = append(problems, field.Required(at.Child("name"), ""))
+		case volumes[m.Name] == nil:
+			problems = append(problems, field.NotFound(at.Child("name"), m.Name))
+		}
+		if m.MountPath == "" {
+			problems = append(problems, field.Required(at.Child("mountPath"), ""))
+		}
+		if paths.Has(m.MountPath) {
+			problems = append(problems, field.Invalid(at.Child("mountPath"), m.MountPath, "must be unique"))
+		}
+		paths.Insert(m.MountPath)
+		if deviceNames.Has(m.Name) {
+			problems = append(problems, field.Invalid(at.Child("name"), m.Name, "must not already exist in volumeDevices"))
+		}
+		if devicePaths.Has(m.MountPath) {
+			problems = append(problems, field.Invalid(at.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
+		}
+		if m.SubPath != "" {
+			problems = append(problems, descending(m.SubPath, all.Child("subPath"))...)
+		}
+		if m.SubPathExpr != "" {
+			if m.SubPath != "" {
+				problems = append(problems, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
+			}
+			problems = append(problems, descending(m.SubPathExpr, all.Child("subPathExpr"))...)
+		}
+		problems = append(problems, validatePropagation(m, privileged, all)...)
+	}
+	return problems
+}
+
+func validatePropagation(m *corev1.VolumeMount, privileged bool, at *field.Path) (problems field.ErrorList) {
+	if p := m.MountPropagation; p != nil {
+		problems = append(problems, allowed(at.Child("mountPropagation"), *p,
+			corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
+		if *p == corev1.MountPropagationBidirectional && !privileged {
+			problems = append(problems, field.Forbidden(at.Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"))
+		}
+	}
+	if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled {
+		problems = append(problems, allowed(at.Child("recursiveReadOnly"), *r,
+			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
+		if !m.ReadOnly {
+			problems = append(problems, field.Forbidden(at.Child("recursiveReadOnly"), "may only be specified when readOnly is true"))
+		}
+		if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+			problems = append(problems, field.Forbidden(at.Child("recursiveReadOnly"),
+				fmt.Sprintf("may only be specified when mountPropagation is None or not specified; got %q", *m.MountPropagation)))
+		}
+	}
+	return problems
+}
+
+func validateDevices(devices []corev1.VolumeDevice, mounts []corev1.VolumeMount, volumes volumeSet, at *field.Path) (problems field.ErrorList) {
+	paths, names := sets.New[string](), sets.New[string]()
+	mountNames := sets.New[string]()
+	for _, m := range mounts {
+		mountNames.Insert(m.Name)
+	}
+	for i, d := range devices {
+		at := at.Index(i)
+		v := volumes[d.Name]
+		switch {
+		case d.Name == "":
+			problems = append(problems, field.Required(at.Child("name"), ""))
+		case names.Has(d.Name):
+			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "must be unique"))
+		case v == nil:
+			problems = append(problems, field.NotFound(at.Child("name"), d.Name))
+		case v.PersistentVolumeClaim == nil && v.Ephemeral == nil:
+			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"))
+		}
+		switch {
+		case d.DevicePath == "":
+			problems = append(problems, field.Required(at.Child("devicePath"), ""))
+		case paths.Has(d.DevicePath):
+			problems = append(problems, field.Invalid(at.Child("devicePath"), d.DevicePath, "must be unique"))
+		default:
+			problems = append(problems, noBackSteps(d.DevicePath, at.Child("devicePath"))...)
+		}
+		if mountNames.Has(d.Name) {
+			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))
+		}
+		paths.Insert(d.DevicePath)
+		names.Insert(d.Name)
+	}
+	return problems
+}

@@ -1,0 +1,220 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+func podWarnings(p *corev1.Pod) []string {
+	return append(PodWarnings(field.NewPath("spec"), &p.Spec), annotationWarnings(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))...)
+}
+
+// TemplateWarnings are those of the pod template at a path, such as spec.template.
+func TemplateWarnings(at *field.Path, t *corev1.PodTemplateSpec) []string {
+	return append(PodWarnings(at.Child("spec"), &t.Spec), annotationWarnings(t.Annotations, &t.Spec, at.Child("metadata", "annotations"))...)
+}
+
+// PodWarnings says what in a pod's spec is allowed but hardly meant, or deprecated.
+func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
+	var out []string
+	warn := func(at *field.Path, format string, args ...any) {
+		out = append(out, at.String()+": "+fmt.Sprintf(format, args...))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.NodeSelector)) {
+		if text := deprecatedNodeLabel(key); text != "" {
+			warn(at.Child("nodeSelector").Key(key), "%s", text)
+		}
+	}
+	if a := s.Affinity; a != nil && a.NodeAffinity != nil {
+		out = append(out, affinityWarnings(a.NodeAffinity, at.Child("affinity", "nodeAffinity"))...)
+	}
+	for i, c := range s.TopologySpreadConstraints {
+		if text := deprecatedNodeLabel(c.TopologyKey); text != "" {
+			warn(at.Child("topologySpreadConstraints").Index(i).Child("topologyKey"), "%s is %s", c.TopologyKey, text)
+		}
+		if c.LabelSelector == nil {
+			warn(at.Child("topologySpreadConstraints").Index(i).Child("labelSelector"), "a null labelSelector results in matching no pod")
+		}
+	}
+	for i, a := range s.HostAliases {
+		out = append(out, validation.GetWarningsForIP(at.Child("hostAliases").Index(i).Child("ip"), a.IP)...)
+	}
+	out = append(out, volumeWarnings(s.Volumes, at.Child("volumes"))...)
+	seen := map[string]bool{}
+	for i, ref := range s.ImagePullSecrets {
+		at := at.Child("imagePullSecrets").Index(i)
+		switch {
+		case ref.Name == "":
+			warn(at.Child("name"), "invalid empty name %q", "")
+		case seen[ref.Name]:
+			warn(at.Child("name"), "duplicate name %q", ref.Name)
+		}
+		seen[ref.Name] = true
+	}
+	for i := range s.InitContainers {
+		out = append(out, containerWarnings(&s.InitContainers[i], at.Child("initContainers").Index(i))...)
+	}
+	for i := range s.Containers {
+		out = append(out, containerWarnings(&s.Containers[i], at.Child("containers").Index(i))...)
+	}
+	out = append(out, portWarnings(s, at)...)
+	if s.DNSConfig != nil {
+		for i, ns := range s.DNSConfig.Nameservers {
+			out = append(out, validation.GetWarningsForIP(at.Child("dnsConfig", "nameservers").Index(i), ns)...)
+		}
+	}
+	return out
+}
+
+func deprecatedNodeLabel(key string) string {
+	now := map[string]string{
+		"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14",
+		"failure-domain.beta.kubernetes.io/region": "v1.17", "failure-domain.beta.kubernetes.io/zone": "v1.17",
+		"beta.kubernetes.io/instance-type": "v1.17",
+	}
+	instead := map[string]string{
+		"beta.kubernetes.io/arch": corev1.LabelArchStable, "beta.kubernetes.io/os": corev1.LabelOSStable,
+		"failure-domain.beta.kubernetes.io/region": corev1.LabelTopologyRegion, "failure-domain.beta.kubernetes.io/zone": corev1.LabelTopologyZone,
+		"beta.kubernetes.io/instance-type": corev1.LabelInstanceTypeStable,
+	}
+	if now[key] == "" {
+		return ""
+	}
+	return fmt.Sprintf("deprecated since %s; use %q instead", now[key], instead[key])
+}
+
+func affinityWarnings(a *corev1.NodeAffinity, at *field.Path) (out []string) {
+	term := func(t *corev1.NodeSelectorTerm, at *field.Path) {
+		for i, r := range t.MatchExpressions {
+			if text := deprecatedNodeLabel(r.Key); text != "" {
+				out = append(out, fmt.Sprintf("%s: %s is %s", at.Child("matchExpressions").Index(i).Child("key"), r.Key, text))
+			}
+		}
+	}
+	if r := a.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
+		for i := range r.NodeSelectorTerms {
+			term(&r.NodeSelectorTerms[i], at.Child("requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms").Index(i))
+		}
+	}
+	for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+		term(&a.PreferredDuringSchedulingIgnoredDuringExecution[i].Preference, at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i).Child("preference"))
+	}
+	return out
+}
+
+func volumeWarnings(volumes []corev1.Volume, at *field.Path) (out []string) {
+	for i := range volumes {
+		v, at := &volumes[i], at.Index(i)
+		for _, old := range []struct {
+			name string
+			used bool
+			text string
+		}{
+			{"photonPersistentDisk", v.PhotonPersistentDisk != nil, "deprecated in v1.11, non-functional in v1.16+"},
+			{"gitRepo", v.GitRepo != nil, "deprecated in v1.11, and disabled by default in v1.33+"},
+			{"scaleIO", v.ScaleIO != nil, "deprecated in v1.16, non-functional in v1.22+"},
+			{"flocker", v.Flocker != nil, "deprecated in v1.22, non-functional in v1.25+"},
+			{"storageOS", v.StorageOS != nil, "deprecated in v1.22, non-functional in v1.25+"},
+			{"quobyte", v.Quobyte != nil, "deprecated in v1.22, non-functional in v1.25+"},
+			{"glusterfs", v.Glusterfs != nil, "deprecated in v1.25, non-functional in v1.26+"},
+			{"cephfs", v.CephFS != nil, "deprecated in v1.28, non-functional in v1.31+"},
+			{"rbd", v.RBD != nil, "deprecated in v1.28, non-functional in v1.31+"},
+		} {
+			if old.used {
+				out = append(out, at.Child(old.name).String()+": "+old.text)
+			}
+		}
+		if e := v.Ephemeral; e != nil && e.VolumeClaimTemplate != nil {
+			storage := e.VolumeClaimTemplate.Spec.Resources.Requests[corev1.ResourceStorage]
+			if storage.MilliValue()%1000 != 0 {
+				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer",
+					at.Child("ephemeral", "volumeClaimTemplate").Child("spec", "resources", "requests").Key("storage"), storage.String()))
+			}
+		}
+	}
+	return out
+}
+
+func containerWarnings(c *corev1.Container, at *field.Path) (out []string) {
+	for _, list := range []struct {
+		name   string
+		amount corev1.ResourceList
+	}{{"limits", c.Resources.Limits}, {"requests", c.Resources.Requests}} {
+		for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+			if q, ok := list.amount[name]; ok && q.MilliValue()%1000 != 0 {
+				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", at.Child("resources", list.name).Key(string(name)), q.String()))
+			}
+		}
+	}
+	values := map[string]string{}
+	defined := map[string]bool{}
+	for i, e := range c.Env {
+		at := at.Child("env").Index(i)
+		if defined[e.Name] {
+			switch {
+			case e.Value == "" || !strings.Contains(e.Value, "$("+e.Name+")"):
+				out = append(out, fmt.Sprintf("%s: hides previous definition of %q, which may be dropped when using apply", at, e.Name))
+			case values[e.Name] == e.Value && strings.Contains(e.Value, "$("+e.Name+")"):
+				out = append(out, fmt.Sprintf("%s: hides previous definition of %q, which may be dropped when using apply", at, e.Name))
+			}
+		}
+		defined[e.Name], values[e.Name] = true, e.Value
+	}
+	return out
+}
+
+// portWarnings are for ports that are defined twice.
+func portWarnings(s *corev1.PodSpec, at *field.Path) (out []string) {
+	type place struct {
+		container int
+		at        *field.Path
+		hostPort  int32
+		hostIP    string
+	}
+	all := map[string][]place{}
+	for i := range s.Containers {
+		for j, p := range s.Containers[i].Ports {
+			here := place{i, at.Child("containers").Index(i).Child("ports").Index(j), p.HostPort, p.HostIP}
+			key := fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol)
+			for _, other := range all[key] {
+				if other.hostPort != p.HostPort || other.hostIP != p.HostIP {
+					continue
+				}
+				if other.container == i {
+					out = append(out, fmt.Sprintf("%s: duplicate port definition with %s", here.at, other.at))
+				} else {
+					out = append(out, fmt.Sprintf("%s: duplicate port number with %s", here.at, other.at))
+				}
+				break
+			}
+			all[key] = append(all[key], here)
+		}
+	}
+	return out
+}
+
+func annotationWarnings(annotations map[string]string, s *corev1.PodSpec, at *field.Path) (out []string) {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		at := at.Key(key)
+		switch {
+		case key == "scheduler.alpha.kubernetes.io/critical-pod":
+			out = append(out, at.String()+`: non-functional in v1.16+; use the "priorityClassName" field instead`)
+		case key == "seccomp.security.alpha.kubernetes.io/pod" || strings.HasPrefix(key, "container.seccomp.security.alpha.kubernetes.io/"):
+			out = append(out, at.String()+`: non-functional in v1.27+; use the "seccompProfile" field instead`)
+		case key == "security.alpha.kubernetes.io/sysctls" || key == "security.alpha.kubernetes.io/unsafe-sysctls":
+			out = append(out, at.String()+`: non-functional in v1.11+; use the "sysctls" field instead`)
+		case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+			out = append(out, at.String()+`: deprecated since v1.30; use the "appArmorProfile" field instead`)
+		}
+	}
+	return out
+}
