@@ -12,6 +12,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/controller"
 	"knarr.dev/controllers"
+	"knarr.dev/dns"
 	"knarr.dev/node/simulated"
 	"knarr.dev/pki"
 	"knarr.dev/scheduler"
@@ -22,8 +23,17 @@ func (c *Cluster) extend(policy *authz.Policy) {
 	for _, l := range controllers.All() {
 		policy.Extend(l.Account, l.Needs)
 	}
+	policy.Extend(dns.Account, dns.Needs())
 	if c.config.SimulatedNodes > 0 {
 		policy.Extend(simulated.Account, simulated.Needs())
+	}
+}
+
+// serviceAccount is the identity of one of the program's own service accounts.
+func serviceAccount(name string) call.Identity {
+	return call.Identity{
+		Name:   "system:serviceaccount:kube-system:" + name,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
 	}
 }
 
@@ -42,10 +52,7 @@ func (c *Cluster) startLoops(context.Context) error {
 		if !slices.Contains(wanted, l.Name) {
 			continue
 		}
-		caller := c.Client(call.Identity{
-			Name:   "system:serviceaccount:kube-system:" + l.Account,
-			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
-		})
+		caller := c.Client(serviceAccount(l.Account))
 		loop := l.New(caller, config)
 		c.parts.run("control loop "+l.Name, func(ctx context.Context) error {
 			return controller.Run(ctx, caller, loop, controller.Options{Log: c.log, Metrics: c.metrics})
@@ -60,4 +67,3 @@ func (c *Cluster) startScheduler(context.Context) error {
 	c.parts.run("scheduler", scheduler.New(scheduler.Config{}, caller, c.log).Run)
 	return nil
 }
-func (c *Cluster) startDNS(context.Context) error { return nil }

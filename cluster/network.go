@@ -6,8 +6,10 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"knarr.dev/api/call"
+	"knarr.dev/dns"
 	"knarr.dev/proxy"
 )
 
@@ -42,4 +44,46 @@ func (c *Cluster) startProxy(config proxy.Config) {
 	caller := c.Client(call.Identity{Name: "system:kube-proxy", Groups: []string{"system:authenticated"}})
 	p := proxy.New(config, caller, c.log.With("node", name))
 	c.parts.run("service proxy of "+name, p.Run)
+}
+
+// dnsCheck is how often the Service of the DNS server is put right if somebody changed it.
+const dnsCheck = time.Minute
+
+// startDNS answers DNS questions at the machine's address on the bridge, which pods reach through the Service kube-dns.
+func (c *Cluster) startDNS(ctx context.Context) error {
+	upstreams, err := dns.Upstreams("/etc/resolv.conf")
+	if err != nil {
+		c.log.Warn("only names of the cluster are known to its DNS", "err", err)
+	}
+	listen := netip.AddrPortFrom(c.network.Gateway(), 53)
+	caller := c.Client(serviceAccount(dns.Account))
+	server := dns.New(dns.Config{
+		Listen: []netip.AddrPort{listen}, Domain: c.config.ClusterDomain,
+		Ranges: []netip.Prefix{c.network.Pods, c.network.Nodes, c.serviceRange()}, Upstreams: upstreams,
+	}, caller, c.log)
+	c.parts.run("DNS", server.Run)
+	select {
+	case <-server.Ready():
+	case <-c.parts.done:
+		return c.parts.stop()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	address := netip.MustParseAddr(c.config.ClusterDNS)
+	if err := dns.Publish(ctx, caller, address, listen); err != nil {
+		return err
+	}
+	c.parts.run("DNS service", func(ctx context.Context) error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(dnsCheck):
+			}
+			if err := dns.Publish(ctx, caller, address, listen); err != nil && ctx.Err() == nil {
+				c.log.Warn("the Service of DNS is not as it should be", "err", err, "again", dnsCheck)
+			}
+		}
+	})
+	return nil
 }

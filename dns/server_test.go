@@ -1,0 +1,173 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package dns
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/resource"
+	"knarr.dev/client"
+)
+
+// objects is an API server with a few objects, by resource and name. Its views do not change.
+type objects struct {
+	of     map[string]resource.Object
+	writes int
+}
+
+func (o *objects) key(r *call.Request, name string) string {
+	return r.Kind.Resource + " " + r.Namespace + "/" + name
+}
+
+func (o *objects) Do(_ context.Context, r *call.Request) (*call.Result, error) {
+	name := r.Name
+	if r.Object != nil {
+		name = r.Object.GetName()
+		o.of[o.key(r, name)] = r.Object
+		o.writes++
+	}
+	found := o.of[o.key(r, name)]
+	if found == nil {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: r.Kind.Resource}, name)
+	}
+	return &call.Result{Object: found}, nil
+}
+
+func (o *objects) Watch(context.Context, *call.Request) (call.Stream, error) { return nil, nil }
+
+func (o *objects) View(_ context.Context, r *call.Request) (call.View, error) {
+	return view{o, r.Kind.Resource}, nil
+}
+
+type view struct {
+	*objects
+	resource string
+}
+
+func (v view) Get(namespace, name string) (resource.Object, bool) {
+	o, ok := v.of[v.resource+" "+namespace+"/"+name]
+	return o, ok
+}
+
+func (v view) List(string, func(resource.Object) bool) {}
+
+func (v view) Subscribe(ctx context.Context, changed func(obj, old resource.Object), synced func()) error {
+	for key, o := range v.of {
+		if key == v.resource+" "+o.GetNamespace()+"/"+o.GetName() {
+			changed(o, nil)
+		}
+	}
+	synced()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// run starts a server on a free port of the loopback address and returns where it is.
+func run(t *testing.T, config Config, of map[string]resource.Object) string {
+	t.Helper()
+	config.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+	s := New(config, client.New(&objects{of: of}), slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != context.Canceled {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		done <- err
+		t.Fatal(err)
+	}
+	return s.Addresses()[0].String()
+}
+
+func exchangeWith(t *testing.T, network, to string, q *dns.Msg) string {
+	t.Helper()
+	m, _, err := (&dns.Client{Net: network}).ExchangeContext(t.Context(), q, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := show(m)
+	if m.Truncated {
+		out += " cut"
+	}
+	return out
+}
+
+func TestPublishedServerAnswers(t *testing.T) {
+	api := &objects{of: map[string]resource.Object{
+		"namespaces /kube-system": &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}},
+	}}
+	for range 2 { // the second time changes nothing
+		err := Publish(t.Context(), client.New(api), netip.MustParseAddr("10.43.0.10"), netip.MustParseAddrPort("10.44.0.1:53"))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if api.writes != 2 {
+		t.Errorf("%d writes", api.writes)
+	}
+	if err := Publish(t.Context(), client.New(api), netip.MustParseAddr("10.43.0.10"), netip.MustParseAddrPort("10.44.0.2:53")); err != nil || api.writes != 3 {
+		t.Errorf("%d writes after another address: %v", api.writes, err)
+	}
+	address := run(t, Config{Domain: "knarr.test"}, api.of)
+	for _, network := range []string{"udp", "tcp"} {
+		for _, c := range []struct {
+			kind uint16
+			name string
+			want string
+		}{
+			{dns.TypeA, "kube-dns.kube-system.svc.knarr.test", "NOERROR 5 IN A 10.43.0.10"},
+			{dns.TypeSRV, "_dns-tcp._tcp.kube-dns.kube-system.svc.knarr.test",
+				"NOERROR 5 IN SRV 0 100 53 kube-dns.kube-system.svc.knarr.test. extra:kube-dns.kube-system.svc.knarr.test.10.43.0.10"},
+			{dns.TypeA, "cluster.local", "REFUSED"},
+		} {
+			if got := exchangeWith(t, network, address, ask(c.name, c.kind)); got != c.want {
+				t.Errorf("%s: got %s, want %s", network, got, c.want)
+			}
+		}
+	}
+}
+
+func TestWhatMakesNoSense(t *testing.T) {
+	address := run(t, Config{}, nil)
+	c, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answer, _ := ask("a.", dns.TypeA).Pack()
+	answer[2] |= 0x80
+	for _, silent := range [][]byte{{1, 2, 3}, answer} {
+		c.Write(silent)
+	}
+	c.Write([]byte{7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xff})
+	b := make([]byte, 512)
+	n, err := c.Read(b)
+	if err != nil || n != 12 || b[0] != 7 || b[3] != dns.RcodeFormatError {
+		t.Errorf("%v, %v", b[:n], err)
+	}
+	status := ask("a.", dns.TypeA)
+	status.Opcode = dns.OpcodeStatus
+	for _, network := range []string{"udp", "tcp"} {
+		if got := exchangeWith(t, network, address, status); got != "NOTIMP" {
+			t.Errorf("%s: %s", network, got)
+		}
+	}
+}
