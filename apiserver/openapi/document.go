@@ -139,9 +139,9 @@ func (m *models) needed(paths []path) []string {
 	return m.closure(names)
 }
 
-// json3 writes a document of v3.
-func (o outline) json3() []byte {
-	w := &writer{v3: true}
+// json3 writes a document of v3, reusing the memory of b.
+func (o outline) json3(b []byte) []byte {
+	w := &writer{b: b[:0], v3: true}
 	w.open('{')
 	w.field("openapi", "3.0.0")
 	w.info()
@@ -169,9 +169,9 @@ func (o outline) json3() []byte {
 	return w.b
 }
 
-// json2 writes the document of v2.
-func (o outline) json2() []byte {
-	w := &writer{}
+// json2 writes the document of v2, reusing the memory of b.
+func (o outline) json2(b []byte) []byte {
+	w := &writer{b: b[:0]}
 	w.open('{')
 	w.field("swagger", "2.0")
 	w.info()

@@ -177,7 +177,7 @@ func (d *documents) get(f form) *document {
 	}
 	m, all := newModels(d.kinds), parts(d.kinds)
 	var o outline
-	var encode, encodeProto func() []byte
+	var encode, encodeProto func([]byte) []byte
 	if f.name == "" {
 		o = outline2(m, all)
 		encode, encodeProto = o.json2, o.proto2
@@ -189,12 +189,12 @@ func (d *documents) get(f form) *document {
 		o = outline3(m, p)
 		encode, encodeProto = o.json3, o.proto3
 	}
-	body := encode()
+	body := encode(nil)
 	if d.etags[f.name] == "" {
 		d.etags[f.name] = hash(body)
 	}
 	if f.proto {
-		body = encodeProto()
+		body = encodeProto(body)
 	}
 	doc := &document{etag: d.etags[f.name], length: len(body), compressed: compress(body)}
 	d.made[f] = doc
@@ -213,9 +213,11 @@ func (d *documents) list() []byte {
 	w.open('{')
 	w.key("paths")
 	w.open('{')
+	var b []byte // of one document after the other
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if d.etags[name] == "" {
-			d.etags[name] = hash(outline3(m, all[name]).json3())
+			b = outline3(m, all[name]).json3(b)
+			d.etags[name] = hash(b)
 		}
 		w.key(name)
 		w.open('{')

@@ -166,23 +166,23 @@ func TestProtobufSaysWhatJSONDoes(t *testing.T) {
 	kinds := api.Kinds()
 	all := parts(kinds)
 	o := outline2(newModels(kinds), all)
-	want2, err := openapi_v2.ParseDocument(o.json2())
+	want2, err := openapi_v2.ParseDocument(o.json2(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got2 := &openapi_v2.Document{}
-	if err := proto.Unmarshal(o.proto2(), got2); err != nil {
+	if err := proto.Unmarshal(o.proto2(nil), got2); err != nil {
 		t.Fatal(err)
 	}
 	compareMessages(t, "v2", got2, want2)
 	for name, p := range all {
 		o := outline3(newModels(kinds), p)
-		want, err := openapi_v3.ParseDocument(o.json3())
+		want, err := openapi_v3.ParseDocument(o.json3(nil))
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := &openapi_v3.Document{}
-		if err := proto.Unmarshal(o.proto3(), got); err != nil {
+		if err := proto.Unmarshal(o.proto3(nil), got); err != nil {
 			t.Fatal(err)
 		}
 		compareMessages(t, name, got, want)

@@ -102,9 +102,9 @@ func (w *wire) operationKind(field protowire.Number, op operation) {
 	}
 }
 
-// proto3 writes a document of v3.
-func (o outline) proto3() []byte {
-	w := &wire{}
+// proto3 writes a document of v3, reusing the memory of b.
+func (o outline) proto3(b []byte) []byte {
+	w := &wire{b[:0]}
 	w.string(1, "3.0.0")  // openapi
 	w.message(2, func() { // info
 		w.string(1, "Kubernetes")
@@ -268,9 +268,9 @@ func (w *wire) default3(value string) {
 	})
 }
 
-// proto2 writes the document of v2.
-func (o outline) proto2() []byte {
-	w := &wire{}
+// proto2 writes the document of v2, reusing the memory of b.
+func (o outline) proto2(b []byte) []byte {
+	w := &wire{b[:0]}
 	w.string(1, "2.0")    // swagger
 	w.message(2, func() { // info
 		w.string(1, "Kubernetes")
