@@ -186,7 +186,9 @@ func (f *forwarder) try(ctx context.Context, key question) (*dns.Msg, error) {
 func (f *forwarder) one(ctx context.Context, m *dns.Msg, to netip.AddrPort) (*dns.Msg, error) {
 	for _, network := range []string{"udp", "tcp"} {
 		m.Id = dns.Id()
-		reply, err := f.exchange(ctx, m, network, to)
+		attempt, done := context.WithTimeout(ctx, attemptTimeout)
+		reply, err := f.exchange(attempt, m, network, to)
+		done()
 		if err != nil {
 			return nil, fmt.Errorf("ask %s: %w", to, err)
 		}
