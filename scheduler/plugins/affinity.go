@@ -4,68 +4,107 @@
 package plugins
 
 import (
+	"slices"
+
 	"knarr.dev/scheduler/snapshot"
 )
 
-// domain is a value of a topology key.
-type domain struct{ key, value string }
+// changing are counts of pods by domain that a rule is told to change: those of the snapshot and the difference.
+type changing struct {
+	base, delta map[string]int64
+}
 
-// affinity counts the pods that pod affinity speaks of, by domain.
+func (c *changing) get(domain string) int64 {
+	if c.delta == nil {
+		return c.base[domain]
+	}
+	return c.base[domain] + c.delta[domain]
+}
+
+func (c *changing) add(domain string, by int64) {
+	if c.delta == nil {
+		c.delta = map[string]int64{}
+	}
+	if c.delta[domain] += by; c.delta[domain] == 0 {
+		delete(c.delta, domain)
+	}
+}
+
+// counted is a term with the pods that it is about.
+type counted struct {
+	snapshot.Term
+	changing
+	total int64
+}
+
+func newCounted(t snapshot.Term, counts *snapshot.Counts) counted {
+	return counted{Term: t, changing: changing{base: counts.By}, total: counts.Total}
+}
+
+// on returns how many there are in the domain of a node.
+func (c *counted) on(n *snapshot.Node) (int64, bool) {
+	domain, has := n.Domain(c.Key)
+	if !has {
+		return 0, false
+	}
+	return c.get(domain), true
+}
+
+func (c *counted) move(n *snapshot.Node, by int64) {
+	if domain, has := n.Domain(c.Key); has {
+		c.add(domain, by)
+		c.total += by
+	}
+}
+
+// affinity is what the terms of the pod to place say of pods that are there, and what theirs say of it.
 type affinity struct {
-	pod  *snapshot.Pod
-	snap *snapshot.Snapshot
-	// present and near are counts for the pod's own terms, by term; refused is what pods that are there say of the pod.
-	present, near []map[string]int64
-	refused       map[domain]int64
-	scores        map[domain]int64
+	pod     *snapshot.Pod
+	snap    *snapshot.Snapshot
+	with    []counted // all count the pods that all of them speak of
+	without []counted
+	theirs  []counted // required anti-affinity
+	prefer  []counted
 }
 
 // interPodAffinity follows pod affinity and anti-affinity, the pod's own and that of pods that are there already.
 func interPodAffinity(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
-	own := len(pod.With)+len(pod.Without)+len(pod.Prefer) > 0
-	if !own && len(s.Affine) == 0 {
-		return Rule{}
+	a := &affinity{pod: pod, snap: s}
+	for _, t := range pod.With {
+		a.with = append(a.with, newCounted(t, s.Matching(t.Key, pod.With...)))
 	}
-	a := &affinity{
-		pod: pod, snap: s, present: countsFor(len(pod.With)), near: countsFor(len(pod.Without)), refused: map[domain]int64{}, scores: map[domain]int64{},
+	for _, t := range pod.Without {
+		a.without = append(a.without, newCounted(t, s.Matching(t.Key, t)))
 	}
-	if own {
-		for _, n := range s.Nodes {
-			for _, p := range n.Pods {
-				a.countOwn(n, p, 1)
-				a.rate(n, p)
-			}
-		}
+	for _, t := range pod.Prefer {
+		a.prefer = append(a.prefer, newCounted(t, s.Matching(t.Key, t)))
 	}
-	for _, n := range s.Affine {
-		for _, p := range n.Affine {
-			a.countOthers(n, p, 1)
-			a.rateOthers(n, p)
-		}
-	}
-	rule := Rule{Filter: a.filter()}
-	rule.Move = func(n *snapshot.Node, p *snapshot.Pod, by int64) {
-		a.countOwn(n, p, by)
-		a.countOthers(n, p, by)
-	}
-	if len(a.scores) > 0 {
-		rule.Score = func(n *snapshot.Node) (sum int64) {
-			for key, value := range n.Labels {
-				sum += a.scores[domain{key, value}]
-			}
-			return sum
-		}
-		rule.Normalize = spread
+	a.theirs = speaking(s.Without(), pod, s, nil)
+	a.prefer = speaking(s.Prefer(), pod, s, a.prefer)
+	a.prefer = speaking(s.With(), pod, s, a.prefer) // with weight 1
+	rule := Rule{Filter: a.filter(), Move: a.move}
+	if len(a.prefer) > 0 {
+		rule.Score, rule.Normalize = a.score, spread
 	}
 	return rule
 }
 
-func countsFor(n int) []map[string]int64 {
-	list := make([]map[string]int64, n)
-	for i := range list {
-		list[i] = map[string]int64{}
+// speaking appends the terms of pods that are there that speak of a pod.
+func speaking(groups map[string]*snapshot.Group, pod *snapshot.Pod, s *snapshot.Snapshot, list []counted) []counted {
+	for _, g := range groups {
+		if g.Term.Matches(pod, s) {
+			list = append(list, newCounted(g.Term, g.Counts))
+		}
 	}
 	return list
+}
+
+func (a *affinity) score(n *snapshot.Node) (sum int64) {
+	for i := range a.prefer {
+		c, _ := a.prefer[i].on(n)
+		sum += c * a.prefer[i].Weight
+	}
+	return sum
 }
 
 func (a *affinity) filter() func(n *snapshot.Node) Verdict {
@@ -76,23 +115,21 @@ func (a *affinity) filter() func(n *snapshot.Node) Verdict {
 		if !a.holds(n) {
 			return with
 		}
-		for i := range a.pod.Without {
-			if value, has := n.Labels[a.pod.Without[i].Key]; has && a.near[i][value] > 0 {
+		for i := range a.without {
+			if c, _ := a.without[i].on(n); c > 0 {
 				return without
 			}
 		}
-		if len(a.refused) > 0 {
-			for key, value := range n.Labels {
-				if a.refused[domain{key, value}] > 0 {
-					return theirs
-				}
+		for i := range a.theirs {
+			if c, _ := a.theirs[i].on(n); c > 0 {
+				return theirs
 			}
 		}
 		return Verdict{}
 	}
 }
 
-// matchesAll tells whether all of the pod's required terms speak of p: only such pods count for any of them.
+// matchesAll tells whether all of the pod's required affinity speaks of p.
 func (a *affinity) matchesAll(p *snapshot.Pod) bool {
 	for i := range a.pod.With {
 		if !a.pod.With[i].Matches(p, a.snap) {
@@ -102,71 +139,41 @@ func (a *affinity) matchesAll(p *snapshot.Pod) bool {
 	return len(a.pod.With) > 0
 }
 
-// countOwn counts a pod that is there for the required terms of the pod to place.
-func (a *affinity) countOwn(n *snapshot.Node, p *snapshot.Pod, by int64) {
+// move counts a pod as there, or gone.
+func (a *affinity) move(n *snapshot.Node, p *snapshot.Pod, by int64) {
 	if a.matchesAll(p) {
-		for i := range a.pod.With {
-			if value, has := n.Labels[a.pod.With[i].Key]; has {
-				count(a.present[i], value, by)
-			}
+		for i := range a.with {
+			a.with[i].move(n, by)
 		}
 	}
-	for i := range a.pod.Without {
-		t := &a.pod.Without[i]
-		if value, has := n.Labels[t.Key]; has && t.Matches(p, a.snap) {
-			count(a.near[i], value, by)
+	for i := range a.without {
+		if a.without[i].Matches(p, a.snap) {
+			a.without[i].move(n, by)
 		}
 	}
-}
-
-// countOthers counts what the required anti-affinity of a pod that is there says of the pod to place.
-func (a *affinity) countOthers(n *snapshot.Node, p *snapshot.Pod, by int64) {
-	for i := range p.Without {
-		t := &p.Without[i]
-		if value, has := n.Labels[t.Key]; has && t.Matches(a.pod, a.snap) {
-			count(a.refused, domain{t.Key, value}, by)
+	for _, t := range p.Without {
+		if !t.Matches(a.pod, a.snap) {
+			continue
 		}
-	}
-}
-
-// rate adds to the scores what the pod's preferences say of a pod that is there.
-func (a *affinity) rate(n *snapshot.Node, p *snapshot.Pod) {
-	for i := range a.pod.Prefer {
-		t := &a.pod.Prefer[i]
-		if value, has := n.Labels[t.Key]; has && t.Matches(p, a.snap) {
-			a.scores[domain{t.Key, value}] += t.Weight
+		i := slices.IndexFunc(a.theirs, func(c counted) bool { return c.Same(&t) })
+		if i < 0 { // nominated, and the first with this term
+			a.theirs = append(a.theirs, counted{Term: t})
+			i = len(a.theirs) - 1
 		}
-	}
-}
-
-// rateOthers adds what a pod that is there prefers; its required affinity counts as a preference of weight 1.
-func (a *affinity) rateOthers(n *snapshot.Node, p *snapshot.Pod) {
-	for _, list := range [][]snapshot.Term{p.Prefer, p.With} {
-		for i := range list {
-			t := &list[i]
-			if value, has := n.Labels[t.Key]; has && t.Matches(a.pod, a.snap) {
-				a.scores[domain{t.Key, value}] += t.Weight
-			}
-		}
-	}
-}
-
-func count[K comparable](counts map[K]int64, key K, by int64) {
-	if counts[key] += by; counts[key] == 0 {
-		delete(counts, key)
+		a.theirs[i].move(n, by)
 	}
 }
 
 // holds tells whether each term finds a pod in the node's domain. The first pod of a group may go anywhere.
 func (a *affinity) holds(n *snapshot.Node) bool {
 	missing, nobody := false, true
-	for i := range a.pod.With {
-		value, has := n.Labels[a.pod.With[i].Key]
+	for i := range a.with {
+		c, has := a.with[i].on(n)
 		if !has {
 			return false
 		}
-		missing = missing || a.present[i][value] == 0
-		nobody = nobody && len(a.present[i]) == 0
+		missing = missing || c == 0
+		nobody = nobody && a.with[i].total == 0
 	}
 	return !missing || nobody && a.matchesAll(a.pod)
 }

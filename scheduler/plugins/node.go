@@ -15,7 +15,7 @@ func nodeUnschedulable(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	taint := &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 	tolerated, no := tolerates(pod.Spec.Tolerations, taint), exclude("node(s) were unschedulable")
 	return Rule{Filter: func(n *snapshot.Node) Verdict {
-		if n.Spec.Unschedulable && !tolerated {
+		if n.Cordoned && !tolerated {
 			return no
 		}
 		return Verdict{}
@@ -41,18 +41,16 @@ func taintToleration(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	no := exclude("node(s) had untolerated taint(s)")
 	return Rule{
 		Filter: func(n *snapshot.Node) Verdict {
-			for i := range n.Spec.Taints {
-				t := &n.Spec.Taints[i]
-				if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
+			for i := range n.Hard {
+				if !tolerates(pod.Spec.Tolerations, &n.Hard[i]) {
 					return no
 				}
 			}
 			return Verdict{}
 		},
 		Score: func(n *snapshot.Node) (count int64) {
-			for i := range n.Spec.Taints {
-				t := &n.Spec.Taints[i]
-				if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
+			for i := range n.Soft {
+				if !tolerates(pod.Spec.Tolerations, &n.Soft[i]) {
 					count++
 				}
 			}

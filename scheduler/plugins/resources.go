@@ -16,18 +16,39 @@ import (
 
 // nodeResourcesFit keeps pods off nodes without room for their requests, and prefers nodes with much room.
 func nodeResourcesFit(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
-	want := &pod.Requests
+	want, known := &pod.Requests, map[short]Verdict{}
 	return Rule{
 		Filter: func(n *snapshot.Node) Verdict {
 			full := int64(len(n.Pods)) >= n.MaxPods
 			if !full && fits(want, n) {
 				return Verdict{}
 			}
-			return shortage(want, n, full)
+			if len(want.Others) > 0 {
+				return shortage(want, n, full)
+			}
+			s := shortOf(want, n, full)
+			v, is := known[s]
+			if !is {
+				v = shortage(want, n, full)
+				known[s] = v
+			}
+			return v
 		},
 		Score: func(n *snapshot.Node) int64 {
 			return (free(n.Allocatable.CPU, n.NonZero.CPU+pod.NonZero.CPU) + free(n.Allocatable.Memory, n.NonZero.Memory+pod.NonZero.Memory)) / 2
 		},
+	}
+}
+
+// short says what a node has too little of, now or for ever.
+type short struct{ pods, cpu, memory, ephemeral, final bool }
+
+func shortOf(want *snapshot.Resources, n *snapshot.Node, full bool) short {
+	have, used := &n.Allocatable, &n.Requested
+	return short{
+		pods: full, cpu: want.CPU > 0 && want.CPU > have.CPU-used.CPU, memory: want.Memory > 0 && want.Memory > have.Memory-used.Memory,
+		ephemeral: want.Ephemeral > 0 && want.Ephemeral > have.Ephemeral-used.Ephemeral,
+		final:     want.CPU > have.CPU || want.Memory > have.Memory || want.Ephemeral > have.Ephemeral,
 	}
 }
 

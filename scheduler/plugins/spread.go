@@ -17,11 +17,12 @@ import (
 // constraint is one topology spread constraint with the pods counted.
 type constraint struct {
 	corev1.TopologySpreadConstraint
-	selector labels.Selector
-	self     int64 // 1 if the pod counts itself
-	counts   map[string]int64
-	least    int64 // -1 while not known
-	weight   float64
+	term    snapshot.Term
+	self    int64 // 1 if the pod counts itself
+	counts  changing
+	domains map[string]int // that count
+	least   int64          // -1 while not known
+	weight  float64
 }
 
 // podTopologySpread follows spec.topologySpreadConstraints, and spreads the pods of a controller that have none; see
@@ -37,7 +38,7 @@ func podTopologySpread(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
 		if k == nil {
 			continue
 		}
-		k.count(pod, required, s.Nodes)
+		k.count(pod, required, s)
 		if c.WhenUnsatisfiable == corev1.DoNotSchedule {
 			hard = append(hard, k)
 		} else {
@@ -49,7 +50,7 @@ func podTopologySpread(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
 		rule.Filter = hardSpread(hard)
 		rule.Move = func(n *snapshot.Node, p *snapshot.Pod, by int64) {
 			for _, c := range hard {
-				c.move(pod, required, n, p, by)
+				c.move(s, pod, required, n, p, by)
 			}
 		}
 	}
@@ -64,11 +65,11 @@ func hardSpread(hard []*constraint) func(n *snapshot.Node) Verdict {
 	unlabelled := exclude("node(s) didn't match pod topology spread constraints (missing required label)")
 	return func(n *snapshot.Node) Verdict {
 		for _, c := range hard {
-			value, has := n.Labels[c.TopologyKey]
+			value, has := n.Domain(c.TopologyKey)
 			if !has {
 				return unlabelled
 			}
-			if c.counts[value]+c.self-c.minimum() > int64(c.MaxSkew) {
+			if c.counts.get(value)+c.self-c.minimum() > int64(c.MaxSkew) {
 				return skewed
 			}
 		}
@@ -80,17 +81,17 @@ func hardSpread(hard []*constraint) func(n *snapshot.Node) Verdict {
 // says less there.
 func scoreSpread(rule *Rule, soft []*constraint) {
 	for _, c := range soft {
-		c.weight = math.Log(float64(len(c.counts) + 2))
+		c.weight = math.Log(float64(len(c.domains) + 2))
 	}
 	const ignored = math.MaxInt64 // a node without one of the labels
 	rule.Score = func(n *snapshot.Node) int64 {
 		score := 0.0
 		for _, c := range soft {
-			value, has := n.Labels[c.TopologyKey]
+			value, has := n.Domain(c.TopologyKey)
 			if !has {
 				return ignored
 			}
-			score += float64(c.counts[value])*c.weight + float64(c.MaxSkew-1)
+			score += float64(c.counts.get(value))*c.weight + float64(c.MaxSkew-1)
 		}
 		return int64(math.Round(score))
 	}
@@ -121,26 +122,21 @@ func spreadScores(scores []int64, ignored int64) {
 // maxSkew 3 over nodes, 5 over zones, both ScheduleAnyway.
 func spreadSiblings(pod *snapshot.Pod, s *snapshot.Snapshot) Rule {
 	siblings := s.Siblings(pod.Owner)
-	if pod.Owner == "" || len(siblings) == 0 {
+	if pod.Owner == "" || siblings == nil {
 		return Rule{}
 	}
-	zones, zoned := map[string]int64{}, map[string]bool{}
-	for name, count := range siblings {
+	zones := map[string]int64{}
+	for name, count := range siblings.By {
 		if n := s.Node(name); n != nil {
-			zones[n.Labels[corev1.LabelTopologyZone]] += int64(count)
+			zones[n.Zone] += count
 		}
 	}
-	for _, n := range s.Nodes {
-		if z := n.Labels[corev1.LabelTopologyZone]; z != "" {
-			zoned[z] = true
-		}
-	}
-	byNode, byZone := math.Log(float64(len(s.Nodes)+2)), math.Log(float64(len(zoned)+2))
+	byNode, byZone := math.Log(float64(len(s.Nodes)+2)), math.Log(float64(len(s.Domains(corev1.LabelTopologyZone))+2))
 	return Rule{
 		Score: func(n *snapshot.Node) int64 {
-			score := float64(siblings[n.Name])*byNode + 2
-			if z := n.Labels[corev1.LabelTopologyZone]; z != "" {
-				score += float64(zones[z])*byZone + 4
+			score := float64(siblings.By[n.Name])*byNode + 2
+			if n.Zone != "" {
+				score += float64(zones[n.Zone])*byZone + 4
 			}
 			return int64(math.Round(score))
 		},
@@ -154,7 +150,7 @@ func newConstraint(pod *snapshot.Pod, c corev1.TopologySpreadConstraint) *constr
 		return nil // validation does not let it in
 	}
 	selector = snapshot.WithLabels(selector, pod.Labels, c.MatchLabelKeys, true)
-	k := &constraint{TopologySpreadConstraint: c, selector: selector, counts: map[string]int64{}, least: -1}
+	k := &constraint{TopologySpreadConstraint: c, term: snapshot.In(pod.Namespace, selector), least: -1}
 	if selector.Matches(labels.Set(pod.Labels)) {
 		k.self = 1
 	}
@@ -162,29 +158,34 @@ func newConstraint(pod *snapshot.Pod, c corev1.TopologySpreadConstraint) *constr
 }
 
 // count counts matching pods by domain, over the nodes that count.
-func (c *constraint) count(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, nodes []*snapshot.Node) {
-	for _, n := range nodes {
-		value, has := n.Labels[c.TopologyKey]
-		if !has || !c.includes(pod, required, n) {
-			continue
-		}
-		sum := int64(0)
-		for _, p := range n.Pods {
-			if c.matches(pod, p) {
-				sum++
+func (c *constraint) count(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, s *snapshot.Snapshot) {
+	if everywhere(pod, c) {
+		c.domains, c.counts = s.Domains(c.TopologyKey), changing{base: s.Matching(c.TopologyKey, c.term).By}
+		return
+	}
+	matching := s.Matching("", c.term).By
+	c.domains, c.counts.base = map[string]int{}, map[string]int64{}
+	for _, n := range s.Nodes {
+		if value, has := n.Domain(c.TopologyKey); has && c.includes(pod, required, n) {
+			c.domains[value]++
+			if count := matching[n.Name]; count > 0 {
+				c.counts.base[value] += count
 			}
 		}
-		c.counts[value] += sum
 	}
 }
 
-func (c *constraint) matches(pod, p *snapshot.Pod) bool {
-	return p.Namespace == pod.Namespace && p.DeletionTimestamp == nil && c.selector.Matches(labels.Set(p.Labels))
+// everywhere tells whether all nodes that have the label count.
+func everywhere(pod *snapshot.Pod, c *constraint) bool {
+	affinity := pod.Spec.Affinity
+	free := len(pod.Spec.NodeSelector) == 0 && (affinity == nil || affinity.NodeAffinity == nil)
+	return (free || c.NodeAffinityPolicy != nil && *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyIgnore) &&
+		(c.NodeTaintsPolicy == nil || *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyIgnore)
 }
 
-func (c *constraint) move(pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, n *snapshot.Node, p *snapshot.Pod, by int64) {
-	if value, has := n.Labels[c.TopologyKey]; has && c.matches(pod, p) && c.includes(pod, required, n) {
-		c.counts[value] += by
+func (c *constraint) move(snap *snapshot.Snapshot, pod *snapshot.Pod, required nodeaffinity.RequiredNodeAffinity, n *snapshot.Node, p *snapshot.Pod, by int64) {
+	if value, has := n.Domain(c.TopologyKey); has && c.term.Matches(p, snap) && c.includes(pod, required, n) {
+		c.counts.add(value, by)
 		c.least = -1
 	}
 }
@@ -194,12 +195,16 @@ func (c *constraint) minimum() int64 {
 	if c.least >= 0 {
 		return c.least
 	}
-	c.least = math.MaxInt64
-	for _, n := range c.counts {
-		c.least = min(c.least, n)
+	c.least = 0
+	if len(c.domains) == 0 || c.MinDomains != nil && len(c.domains) < int(*c.MinDomains) {
+		return 0
 	}
-	if len(c.counts) == 0 || c.MinDomains != nil && len(c.counts) < int(*c.MinDomains) {
-		c.least = 0
+	if len(c.counts.base) < len(c.domains) && len(c.counts.delta) == 0 {
+		return 0 // one of them has none
+	}
+	c.least = math.MaxInt64
+	for value := range c.domains {
+		c.least = min(c.least, c.counts.get(value))
 	}
 	return c.least
 }
@@ -211,8 +216,8 @@ func (c *constraint) includes(pod *snapshot.Pod, required nodeaffinity.RequiredN
 		}
 	}
 	if c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor {
-		for i := range n.Spec.Taints {
-			if t := &n.Spec.Taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
+		for i := range n.Hard {
+			if !tolerates(pod.Spec.Tolerations, &n.Hard[i]) {
 				return false
 			}
 		}

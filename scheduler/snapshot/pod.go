@@ -147,8 +147,6 @@ func (p *Pod) Priority() int32 {
 	return *p.Spec.Priority
 }
 
-func (p *Pod) affine() bool { return len(p.With)+len(p.Without)+len(p.Prefer) > 0 }
-
 // same tells whether two versions of a pod on a node are the same for scheduling, so that nothing need be computed.
 func same(a, b *corev1.Pod) bool {
 	if a.Spec.NodeName != b.Spec.NodeName || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !maps.Equal(a.Labels, b.Labels) {

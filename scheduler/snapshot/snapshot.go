@@ -9,6 +9,7 @@
 package snapshot
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,10 +29,27 @@ type Node struct {
 	Allocatable        Resources
 	// MaxPods is how many pods the node takes.
 	MaxPods int64
-	// Affine are those of Pods that have affinity or anti-affinity.
-	Affine []*Pod
+	// Zone and Hostname are the values of these labels, the most usual topology keys.
+	Zone, Hostname string
+	// Cordoned is spec.unschedulable; Hard are the taints that keep pods off, Soft the others. They are here for speed.
+	Cordoned   bool
+	Hard, Soft []corev1.Taint
 	// Images are the sizes of the images that the node has, by name.
 	Images map[string]int64
+}
+
+// Domain returns the node's value of a topology key; for the key "" its name.
+func (n *Node) Domain(key string) (string, bool) {
+	switch {
+	case key == "":
+		return n.Name, true
+	case key == corev1.LabelTopologyZone && n.Zone != "":
+		return n.Zone, true
+	case key == corev1.LabelHostname && n.Hostname != "":
+		return n.Hostname, true
+	}
+	value, has := n.Labels[key]
+	return value, has
 }
 
 // AddPod returns the node with one more pod.
@@ -57,14 +75,6 @@ func (n *Node) with(pods []*Pod, changed *Pod, sign int64) *Node {
 	next.Pods = pods
 	next.Requested = n.Requested.plus(&changed.Requests, sign)
 	next.NonZero = n.NonZero.plus(&changed.NonZero, sign)
-	if changed.affine() {
-		next.Affine = nil
-		for _, p := range pods {
-			if p.affine() {
-				next.Affine = append(next.Affine, p)
-			}
-		}
-	}
 	return &next
 }
 
@@ -74,6 +84,9 @@ func (n *Node) withNode(node *corev1.Node) *Node {
 		next.Images = imagesOf(node)
 	}
 	next.Node, next.Allocatable, next.MaxPods = node, amounts(node.Status.Allocatable), node.Status.Allocatable.Pods().Value()
+	next.Zone, next.Hostname = node.Labels[corev1.LabelTopologyZone], node.Labels[corev1.LabelHostname]
+	next.Cordoned = node.Spec.Unschedulable
+	next.Hard, next.Soft = taintsOf(node)
 	return &next
 }
 
@@ -94,12 +107,12 @@ func imagesOf(node *corev1.Node) map[string]int64 {
 type Snapshot struct {
 	// Nodes are in an order in which zones alternate.
 	Nodes []*Node
-	// Affine are those of Nodes that have pods with affinity or anti-affinity.
-	Affine []*Node
 
-	state *State
-	at    map[string]int
-	order int64
+	at         map[string]int
+	index      index
+	namespaces map[string]labels.Set
+	order      int64 // of the nodes, as State counts
+	named      int64 // of the namespaces
 }
 
 // Node returns a node by name, or nil.
@@ -111,33 +124,7 @@ func (s *Snapshot) Node(name string) *Node {
 }
 
 // Namespace returns the labels of a namespace.
-func (s *Snapshot) Namespace(name string) labels.Set {
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	return s.state.namespaces[name]
-}
-
-// ImageNodes tells how many nodes have an image.
-func (s *Snapshot) ImageNodes(name string) int {
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	return s.state.images[name]
-}
-
-// Siblings returns how many pods of a controller there are by node, nil if there are none.
-func (s *Snapshot) Siblings(owner types.UID) map[string]int {
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	counts := s.state.owners[owner]
-	if len(counts) == 0 {
-		return nil
-	}
-	out := make(map[string]int, len(counts))
-	for node, n := range counts {
-		out[node] = n
-	}
-	return out
-}
+func (s *Snapshot) Namespace(name string) labels.Set { return s.namespaces[name] }
 
 // State is the present. Its methods may be called concurrently.
 type State struct {
@@ -147,23 +134,22 @@ type State struct {
 	assumed    map[types.UID]bool // those of pods that no event has told of
 	orphans    map[string][]*Pod  // pods of nodes that are not known
 	namespaces map[string]labels.Set
-	images     map[string]int // nodes that have an image
-	owners     map[types.UID]map[string]int
 	order      int64           // raised when nodes come, go or change zones
+	named      int64           // raised when namespaces change
 	dirty      map[string]bool // changed since the last Refresh
 }
 
 // NewState returns an empty state.
 func NewState() *State {
 	return &State{
-		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, assumed: map[types.UID]bool{}, orphans: map[string][]*Pod{}, namespaces: map[string]labels.Set{},
-		images: map[string]int{}, owners: map[types.UID]map[string]int{}, order: 1, dirty: map[string]bool{},
+		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, assumed: map[types.UID]bool{}, orphans: map[string][]*Pod{},
+		namespaces: map[string]labels.Set{}, order: 1, dirty: map[string]bool{},
 	}
 }
 
 // Snapshot returns a snapshot that Refresh keeps up to date. A state has one.
 func (s *State) Snapshot() *Snapshot {
-	snap := &Snapshot{state: s}
+	snap := &Snapshot{index: newIndex()}
 	s.Refresh(snap)
 	return snap
 }
@@ -172,35 +158,47 @@ func (s *State) Snapshot() *Snapshot {
 func (s *State) Refresh(snap *Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	affine := false
+	if snap.named != s.named {
+		snap.named, snap.namespaces = s.named, maps.Clone(s.namespaces)
+		clear(snap.index.asked) // may have gone by labels of namespaces
+	}
 	if snap.order != s.order {
-		snap.order, affine = s.order, true
-		snap.Nodes = alternate(s.nodes, snap.Nodes[:0])
-		snap.at = make(map[string]int, len(snap.Nodes))
-		for i, n := range snap.Nodes {
-			snap.at[n.Name] = i
-		}
+		s.reorder(snap)
 	} else {
 		for name := range s.dirty {
 			i, n := snap.at[name], s.nodes[name]
-			affine = affine || len(n.Affine) > 0 || len(snap.Nodes[i].Affine) > 0
+			old := snap.Nodes[i]
 			snap.Nodes[i] = n
+			snap.replace(old, n)
 		}
 	}
 	clear(s.dirty)
-	if !affine {
-		return
+}
+
+func (s *State) reorder(snap *Snapshot) {
+	before, at := snap.Nodes, snap.at
+	snap.order, snap.Nodes = s.order, alternate(s.nodes)
+	snap.at = make(map[string]int, len(snap.Nodes))
+	for i, n := range snap.Nodes {
+		snap.at[n.Name] = i
+		var old *Node
+		if k, known := at[n.Name]; known {
+			old = before[k]
+		}
+		if old != n {
+			snap.replace(old, n)
+		}
 	}
-	snap.Affine = snap.Affine[:0]
-	for _, n := range snap.Nodes {
-		if len(n.Affine) > 0 {
-			snap.Affine = append(snap.Affine, n)
+	for _, old := range before {
+		if s.nodes[old.Name] == nil {
+			snap.replace(old, nil)
 		}
 	}
 }
 
 // alternate orders nodes by name, taking turns between zones, so that a part of the nodes is spread over all zones.
-func alternate(nodes map[string]*Node, out []*Node) []*Node {
+func alternate(nodes map[string]*Node) []*Node {
+	out := make([]*Node, 0, len(nodes))
 	zones := map[string][]*Node{}
 	for _, n := range nodes {
 		z := zoneOf(n.Node)
@@ -243,7 +241,6 @@ func (s *State) SetNode(node *corev1.Node) {
 		}
 		delete(s.orphans, node.Name)
 		s.order++
-		s.countImages(nil, n.Images)
 		s.put(n)
 		return
 	}
@@ -251,19 +248,7 @@ func (s *State) SetNode(node *corev1.Node) {
 	if zoneOf(before.Node) != zoneOf(node) {
 		s.order++
 	}
-	s.countImages(before.Images, n.Images)
 	s.put(n)
-}
-
-func (s *State) countImages(before, after map[string]int64) {
-	for name := range before {
-		if s.images[name]--; s.images[name] == 0 {
-			delete(s.images, name)
-		}
-	}
-	for name := range after {
-		s.images[name]++
-	}
 }
 
 // RemoveNode forgets a node; its pods are remembered until they go.
@@ -277,7 +262,6 @@ func (s *State) RemoveNode(name string) {
 	if len(n.Pods) > 0 {
 		s.orphans[name] = slices.Clone(n.Pods)
 	}
-	s.countImages(n.Images, nil)
 	delete(s.nodes, name)
 	delete(s.dirty, name)
 	s.order++
@@ -288,6 +272,7 @@ func (s *State) SetNamespace(name string, set labels.Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.namespaces[name] = set
+	s.named++
 }
 
 // RemoveNamespace forgets a namespace.
@@ -295,6 +280,7 @@ func (s *State) RemoveNamespace(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.namespaces, name)
+	s.named++
 }
 
 // SetPod adds or changes a pod that has a node. It tells whether the pod is new there, beyond an assumption, or else
@@ -341,12 +327,6 @@ func (s *State) RemovePod(uid types.UID) bool {
 func (s *State) addPod(p *Pod) {
 	s.pods[p.UID] = p
 	name := p.Spec.NodeName
-	if p.Owner != "" {
-		if s.owners[p.Owner] == nil {
-			s.owners[p.Owner] = map[string]int{}
-		}
-		s.owners[p.Owner][name]++
-	}
 	if n := s.nodes[name]; n != nil {
 		s.put(n.AddPod(p))
 	} else {
@@ -362,14 +342,6 @@ func (s *State) removePod(uid types.UID) bool {
 	delete(s.pods, uid)
 	delete(s.assumed, uid)
 	name := p.Spec.NodeName
-	if counts := s.owners[p.Owner]; counts != nil {
-		if counts[name]--; counts[name] == 0 {
-			delete(counts, name)
-		}
-		if len(counts) == 0 {
-			delete(s.owners, p.Owner)
-		}
-	}
 	if n := s.nodes[name]; n != nil {
 		s.put(n.RemovePod(uid))
 		return true

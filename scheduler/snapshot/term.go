@@ -16,6 +16,8 @@ type Term struct {
 	namespaces []string
 	among      labels.Selector // of namespaces; nil for none
 	selector   labels.Selector
+	living     bool // speaks only of pods that are not about to end
+	match, id  string
 	// Key is the topology key.
 	Key string
 	// Weight is negative for anti-affinity.
@@ -27,8 +29,11 @@ func (t *Term) Matches(p *Pod, s *Snapshot) bool {
 	if !slices.Contains(t.namespaces, p.Namespace) && (t.among == nil || !t.among.Empty() && !t.among.Matches(s.Namespace(p.Namespace))) {
 		return false
 	}
-	return t.selector.Matches(labels.Set(p.Labels))
+	return t.selector.Matches(labels.Set(p.Labels)) && !(t.living && p.DeletionTimestamp != nil)
 }
+
+// Same tells whether two terms say the same.
+func (t *Term) Same(o *Term) bool { return t.id == o.id }
 
 func terms(p *corev1.Pod) (with, without, prefer []Term) {
 	if a := p.Spec.Affinity.PodAffinity; a != nil {
@@ -76,6 +81,7 @@ func newTerm(owner *corev1.Pod, t *corev1.PodAffinityTerm, weight int64) (Term, 
 	if len(out.namespaces) == 0 && t.NamespaceSelector == nil {
 		out.namespaces = []string{owner.Namespace}
 	}
+	out.identify()
 	return out, true
 }
 
