@@ -60,6 +60,8 @@ type Store struct {
 	revision, compacted atomic.Int64
 
 	watches watches
+	// swept is the revision below which no row of the log is left, as far as is known; watches.compacting guards it.
+	swept int64
 	// marks remember when revisions were given, for the history window; only the sequencer uses them.
 	marks []mark
 }

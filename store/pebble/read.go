@@ -173,7 +173,7 @@ func (s *Store) compact(rev int64) error {
 		return err
 	}
 	s.compacted.Store(rev)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: logKey(0), UpperBound: logKey(rev + 1)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: logKey(s.swept), UpperBound: logKey(rev + 1)})
 	if err != nil {
 		return err
 	}
@@ -184,6 +184,13 @@ func (s *Store) compact(rev int64) error {
 		revision := int64(binary.BigEndian.Uint64(it.Key()[1:]))
 		if err := s.dropReplaced(b, string(it.Value()), revision); err != nil {
 			return err
+		}
+		// One by one: ranges would pile up in the memtable, and every iterator sorts those. rev's own row stays: it is the
+		// newest revision after a restart.
+		if revision < rev {
+			if err := b.Delete(it.Key(), nil); err != nil {
+				return err
+			}
 		}
 		if b.Len() > 1<<20 {
 			if err := b.Commit(pebble.NoSync); err != nil {
@@ -196,10 +203,11 @@ func (s *Store) compact(rev int64) error {
 	if err := it.Error(); err != nil {
 		return err
 	}
-	if err := b.DeleteRange(logKey(0), logKey(rev), nil); err != nil { // rev's own row stays: it is the newest revision after a restart
+	if err := b.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	return b.Commit(pebble.NoSync)
+	s.swept = rev
+	return nil
 }
 
 // dropReplaced deletes the version that the write at revision replaced, and that write itself if it was a deletion.
