@@ -27,7 +27,10 @@ type models struct {
 	// custom are kinds and lists without Go type.
 	custom map[string]*resource.Kind
 	kinds  map[string][]gvks.GroupVersionKind
+	names  map[gvks.GroupVersionKind]string // of what has a Go type
 	made   map[string]*model
+	// options are the parameters that types of options stand for.
+	options map[reflect.Type][]parameter
 }
 
 type model struct {
@@ -63,7 +66,8 @@ func others() map[gvks.GroupVersionKind]reflect.Type {
 func newModels(kinds []*resource.Kind) *models {
 	m := &models{
 		markers: readMarkers(markersText), types: map[string]reflect.Type{}, custom: map[string]*resource.Kind{},
-		kinds: map[string][]gvks.GroupVersionKind{}, made: map[string]*model{},
+		kinds: map[string][]gvks.GroupVersionKind{}, names: map[gvks.GroupVersionKind]string{}, made: map[string]*model{},
+		options: map[reflect.Type][]parameter{},
 	}
 	for gvk, t := range others() {
 		m.know(gvk, t)
@@ -84,7 +88,7 @@ func newModels(kinds []*resource.Kind) *models {
 // know records the type of a kind.
 func (m *models) know(gvk gvks.GroupVersionKind, t reflect.Type) {
 	name := modelName(t)
-	m.types[name] = t
+	m.types[name], m.names[gvk] = t, name
 	if !slices.Contains(m.kinds[name], gvk) {
 		m.kinds[name] = append(m.kinds[name], gvk)
 	}
@@ -125,13 +129,8 @@ func (m *models) list(k *resource.Kind) string {
 	return m.kind(k) + "List"
 }
 
-// named returns the definition of the bodies of a subresource; empty is text.
-func (m *models) named(gvk gvks.GroupVersionKind) string {
-	if t, ok := others()[gvk]; ok {
-		return modelName(t)
-	}
-	return ""
-}
+// named returns the definition of a kind by its name; without one it is text.
+func (m *models) named(gvk gvks.GroupVersionKind) string { return m.names[gvk] }
 
 // meta returns the definition of a type of meta/v1.
 func (m *models) meta(value any) string {

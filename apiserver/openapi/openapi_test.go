@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	gvks "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/openapi3"
@@ -27,6 +28,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api"
+	"knarr.dev/api/resource"
 )
 
 func serve(t *testing.T) (*httptest.Server, *discovery.DiscoveryClient) {
@@ -342,6 +344,41 @@ func TestServing(t *testing.T) {
 	}
 	if b, err := io.ReadAll(z); err != nil || string(b) != string(body) {
 		t.Errorf("compressed and plain differ: %v", err)
+	}
+}
+
+func TestCustomKinds(t *testing.T) {
+	k := &resource.Kind{
+		GroupVersionKind: gvks.GroupVersionKind{Group: "stable.example.com", Version: "v1", Kind: "CronTab"}, Resource: "crontabs", Scope: resource.Namespaced,
+		New: func() resource.Object { return &unstructured.Unstructured{} }, Status: &resource.KindStatus{},
+	}
+	s := httptest.NewServer(New(append(api.Kinds(), k)))
+	defer s.Close()
+	_, v3 := get(t, s, "/openapi/v3/apis/stable.example.com/v1")
+	const name = "com.example.stable.v1.CronTab"
+	for _, c := range []struct {
+		path []string
+		want string // JSON
+	}{
+		{[]string{"components", "schemas", name, "x-kubernetes-group-version-kind"}, `[{"group":"stable.example.com","kind":"CronTab","version":"v1"}]`},
+		{[]string{"components", "schemas", name + "List", "x-kubernetes-group-version-kind"}, `[{"group":"stable.example.com","kind":"CronTabList","version":"v1"}]`},
+		{[]string{"components", "schemas", name + "List", "properties", "items", "items"}, `{"$ref":"#/components/schemas/` + name + `"}`},
+		{[]string{"components", "schemas", name, "x-kubernetes-preserve-unknown-fields"}, `true`},
+		{[]string{"paths", "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/status", "get", "operationId"}, `"readStableExampleComV1NamespacedCronTabStatus"`},
+		{[]string{"paths", "/apis/stable.example.com/v1/crontabs", "get", "tags"}, `["stableExampleCom_v1"]`},
+	} {
+		if b, _ := json.Marshal(at(t, v3, c.path...)); string(b) != c.want {
+			t.Errorf("%v is %s, want %s", c.path, b, c.want)
+		}
+	}
+	_, v2 := get(t, s, "/openapi/v2")
+	doc, err := openapi_v2.ParseDocument(v2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resources, err := kubectl.NewOpenAPIData(doc)
+	if err != nil || resources.LookupResource(k.GroupVersionKind) == nil {
+		t.Errorf("kubectl finds no schema of a custom kind: %v", err)
 	}
 }
 

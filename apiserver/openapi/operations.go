@@ -38,9 +38,9 @@ type response struct {
 	text                     bool
 }
 
-func objectMedia() []string {
-	return []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
-}
+func textMedia() []string { return []string{"application/json", "application/yaml"} }
+
+func objectMedia() []string { return append(textMedia(), "application/vnd.kubernetes.protobuf") }
 
 func watchMedia() []string {
 	return append(objectMedia(), "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
@@ -144,12 +144,14 @@ func (s *surface) resource(k *resource.Kind) {
 	}
 	object := collection + "/{name}"
 	b := operations{s: s, kind: k, verbs: verbs, id: id, model: s.models.kind(k), gvk: k.GroupVersionKind}
+	_, builtin := typed(k)
+	b.custom = !builtin
 	if all != "" {
 		s.add(all, b.list("list", k.Kind+"ForAllNamespaces"))
 	}
 	s.add(collection, b.list("list", id), b.create(), b.deleteCollection())
 	s.add(object, b.named(b.get()), b.named(b.update()), b.named(b.delete()), b.named(b.patch()))
-	if slices.Contains(verbs, "watch") {
+	if slices.Contains(verbs, "watch") && !b.custom {
 		if all != "" {
 			s.add("/watch"+all, b.list("watchlist", k.Kind+"ListForAllNamespaces"))
 		}
@@ -180,7 +182,7 @@ func (s *surface) subresource(b operations, object string, sub resource.Subresou
 	}
 	if sub.Name == "log" {
 		get := b.get()
-		get.parameters = append(get.parameters, optionsOf("PodLogOptions")...)
+		get.parameters = append(get.parameters, s.models.connection("PodLogOptions")...)
 		get.produces, get.responses = append([]string{"text/plain"}, objectMedia()...), answers("", "200")
 		s.add(place, b.named(get))
 		return
@@ -198,6 +200,8 @@ type operations struct {
 	gvk   gvks.GroupVersionKind // of bodies
 	sub   string
 	of    string // what descriptions name; the kind unless set
+	// custom kinds have no protobuf and no strategic merge patch.
+	custom bool
 }
 
 func (b operations) make(verb, method, action, idVerb string) operation {
@@ -205,10 +209,14 @@ func (b operations) make(verb, method, action, idVerb string) operation {
 		return operation{}
 	}
 	gvk := b.gvk
-	return operation{
+	op := operation{
 		method: method, id: idVerb + b.s.id + b.id, action: action, gvk: &gvk, consumes: anyMedia(), produces: objectMedia(),
 		parameters: []parameter{prettyParameter()},
 	}
+	if b.custom {
+		op.consumes, op.produces = textMedia(), textMedia()
+	}
+	return op
 }
 
 // specified tells what an operation is about: "the specified Pod", "status of the specified Pod".
@@ -256,8 +264,10 @@ func (b operations) list(action, id string) operation {
 	if op.id == "" {
 		return op
 	}
-	op.produces = watchMedia()
-	op.parameters = append(op.parameters, listParameters()...)
+	if !b.custom {
+		op.produces = watchMedia()
+	}
+	op.parameters = append(op.parameters, b.s.models.query(metav1.ListOptions{})...)
 	model := b.s.models.named(watchEventKind())
 	switch action {
 	case "list":
@@ -279,7 +289,7 @@ func (b operations) create() operation {
 	op.description = "create " + b.subject()
 	op.body, op.bodyRequired = b.model, true
 	op.responses = answers(b.model, "200", "201", "202")
-	op.parameters = append(op.parameters, parametersOf(metav1.CreateOptions{})...)
+	op.parameters = append(op.parameters, b.s.models.query(metav1.CreateOptions{})...)
 	return op
 }
 
@@ -295,7 +305,7 @@ func (b operations) update() operation {
 	op.description = "replace " + b.specified()
 	op.body, op.bodyRequired = b.model, true
 	op.responses = answers(b.model, "200", "201")
-	op.parameters = append(op.parameters, parametersOf(metav1.UpdateOptions{})...)
+	op.parameters = append(op.parameters, b.s.models.query(metav1.UpdateOptions{})...)
 	return op
 }
 
@@ -304,8 +314,11 @@ func (b operations) patch() operation {
 	op.description = "partially update " + b.specified()
 	op.body, op.bodyRequired = b.s.models.meta(metav1.Patch{}), true
 	op.consumes = patchMedia()
+	if b.custom {
+		op.consumes = slices.DeleteFunc(op.consumes, func(m string) bool { return m == "application/strategic-merge-patch+json" })
+	}
 	op.responses = answers(b.model, "200", "201")
-	op.parameters = append(op.parameters, parametersOf(metav1.PatchOptions{})...)
+	op.parameters = append(op.parameters, b.s.models.query(metav1.PatchOptions{})...)
 	return op
 }
 
@@ -318,7 +331,7 @@ func (b operations) delete() operation {
 		model = b.model
 	}
 	op.responses = answers(model, "200", "202")
-	op.parameters = append(op.parameters, parametersOf(metav1.DeleteOptions{})...)
+	op.parameters = append(op.parameters, b.s.models.query(metav1.DeleteOptions{})...)
 	return op
 }
 
@@ -344,7 +357,7 @@ func (b operations) deleteCollection() operation {
 	op.description = "delete collection of " + b.kind.Kind
 	op.body = b.s.models.named(deleteOptionsKind())
 	op.responses = answers(b.s.models.named(statusKind()), "200")
-	for _, p := range append(listParameters(), parametersOf(metav1.DeleteOptions{})...) {
+	for _, p := range slices.Concat(b.s.models.query(metav1.ListOptions{}), b.s.models.query(metav1.DeleteOptions{})) {
 		if p.name != "watch" && p.name != "allowWatchBookmarks" {
 			op.parameters = append(op.parameters, p)
 		}
@@ -364,7 +377,7 @@ func (b operations) connect(suffix string) []operation {
 		op := operation{
 			method: m, id: "connect" + b.s.id + strings.ToUpper(m[:1]) + m[1:] + b.id + suffix, action: "connect", gvk: &gvk,
 			description: "connect " + strings.ToUpper(m) + " requests to " + b.sub + " of " + b.kind.Kind,
-			consumes:    anyMedia(), produces: anyMedia(), responses: answers("", "200"), parameters: optionsOf(b.gvk.Kind),
+			consumes:    anyMedia(), produces: anyMedia(), responses: answers("", "200"), parameters: slices.Clone(b.s.models.connection(b.gvk.Kind)),
 		}
 		out = append(out, b.named(op))
 	}

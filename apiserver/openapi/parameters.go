@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // parameter is one of a path or a query, or in v2 a body.
@@ -47,13 +46,16 @@ func prettyParameter() parameter {
 	}
 }
 
-func listParameters() []parameter { return parametersOf(metav1.ListOptions{}) }
-
-// parametersOf are the query parameters that an options type stands for; what is no simple value has none.
-func parametersOf(options described) []parameter {
+// query returns the query parameters that a type of options stands for; what is no simple value has none. They are
+// shared: append to a copy.
+func (m *models) query(options described) []parameter {
+	typeOf := reflect.TypeOf(options)
+	if out, ok := m.options[typeOf]; ok {
+		return out
+	}
 	var out []parameter
 	docs := options.SwaggerDoc()
-	for f := range reflect.TypeOf(options).Fields() {
+	for f := range typeOf.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		t := f.Type
 		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
@@ -65,26 +67,27 @@ func parametersOf(options described) []parameter {
 		}
 		out = append(out, parameter{name: name, in: "query", typ: typ, description: docs[name]})
 	}
+	m.options[typeOf] = out
 	return out
 }
 
-// optionsOf are the query parameters of what is connected to.
-func optionsOf(kind string) []parameter {
+// connection returns the query parameters of what is connected to, by the kind of its options.
+func (m *models) connection(kind string) []parameter {
 	switch kind {
 	case "PodAttachOptions":
-		return parametersOf(corev1.PodAttachOptions{})
+		return m.query(corev1.PodAttachOptions{})
 	case "PodExecOptions":
-		return parametersOf(corev1.PodExecOptions{})
+		return m.query(corev1.PodExecOptions{})
 	case "PodLogOptions":
-		return parametersOf(corev1.PodLogOptions{})
+		return m.query(corev1.PodLogOptions{})
 	case "PodPortForwardOptions":
-		return parametersOf(corev1.PodPortForwardOptions{})
+		return m.query(corev1.PodPortForwardOptions{})
 	case "PodProxyOptions":
-		return parametersOf(corev1.PodProxyOptions{})
+		return m.query(corev1.PodProxyOptions{})
 	case "ServiceProxyOptions":
-		return parametersOf(corev1.ServiceProxyOptions{})
+		return m.query(corev1.ServiceProxyOptions{})
 	case "NodeProxyOptions":
-		return parametersOf(corev1.NodeProxyOptions{})
+		return m.query(corev1.NodeProxyOptions{})
 	}
 	return nil
 }
