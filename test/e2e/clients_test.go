@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -72,7 +73,7 @@ func informersAndApply(t *testing.T, kube kubernetes.Interface, ns string) {
 		t.Fatal(err)
 	}
 	again, err := kube.AppsV1().Deployments(ns).Apply(ctx, deployment, metav1.ApplyOptions{FieldManager: "test"})
-	if err != nil || again.UID != d.UID || again.Generation != 1 {
+	if err != nil || again.UID != d.UID || !equality.Semantic.DeepEqual(again.Spec, d.Spec) {
 		t.Errorf("applied again: %+v, %v", again.ObjectMeta, err)
 	}
 	eventually(t, time.Minute, func() error {

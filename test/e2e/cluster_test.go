@@ -34,7 +34,7 @@ data: {greeting: hello}
 apiVersion: v1
 kind: Secret
 metadata: {name: password, namespace: shop}
-stringData: {password: open-sesame}
+data: {password: b3Blbi1zZXNhbWU=} # open-sesame
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -42,7 +42,7 @@ metadata: {name: web, namespace: shop}
 spec:
   replicas: 3
   selector: {matchLabels: {app: web}}
-  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
+  strategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
   template:
     metadata: {labels: {app: web}}
     spec:
@@ -83,6 +83,14 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
     - {name: box, image: knarr.dev/busybox:1, command: [/bin/sleep, "3600"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: asker, namespace: shop}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - {name: web, image: knarr.dev/web:1, command: [/web, sleep, 1h]}
 `
 
 // cluster is a running cluster of two real nodes with the web application in it.
@@ -96,10 +104,10 @@ func (c cluster) exec(t *testing.T, pod string, command ...string) string {
 	return c.kubectl(t, append([]string{"exec", "-n", "shop", pod, "--"}, command...)...)
 }
 
-// ask calls a URL from inside the client pod.
+// ask calls a URL from inside a pod.
 func (c cluster) ask(t *testing.T, url string) (who, error) {
 	t.Helper()
-	out, err := c.kubectlInput(t.Context(), "", "exec", "-n", "shop", "client", "--", "wget", "-q", "-T", "3", "-O", "-", url)
+	out, err := c.kubectlInput(t.Context(), "", "exec", "-n", "shop", "asker", "--", "/web", "get", url)
 	if err != nil {
 		return who{}, fmt.Errorf("%w: %s", err, out)
 	}
@@ -198,7 +206,7 @@ func tailText(s string, lines int) string {
 func stepReady(t *testing.T, c cluster) {
 	c.apply(t, webApp)
 	c.rolledOut(t)
-	c.kubectl(t, "wait", "-n", "shop", "--for=condition=Ready", "pod/client", "--timeout=60s")
+	c.kubectl(t, "wait", "-n", "shop", "--for=condition=Ready", "pod/client", "pod/asker", "--timeout=60s")
 	if again := c.apply(t, webApp); strings.Contains(again, "configured") || strings.Contains(again, "created") {
 		t.Errorf("applying twice changes something:\n%s", again)
 	}
@@ -255,7 +263,7 @@ func fetch(ctx context.Context, url string) (who, error) {
 }
 
 func stepPodToPod(t *testing.T, c cluster) {
-	client, err := c.clientset(t).CoreV1().Pods("shop").Get(t.Context(), "client", metav1.GetOptions{})
+	client, err := c.clientset(t).CoreV1().Pods("shop").Get(t.Context(), "asker", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
