@@ -33,6 +33,8 @@ type machine struct {
 	client     *client.Client
 	addresses  *addresses
 	registered bool
+	confirmed  string                // resource version of the Node whose status was as it is to be
+	reported   time.Time             // and its heartbeat
 	lease      *coordinationv1.Lease // as written last
 	renewed    time.Time
 }
@@ -135,8 +137,13 @@ func setCondition(status *corev1.NodeStatus, c corev1.NodeCondition) {
 
 // reportStatus writes a node's status if it is not what it is to be.
 func (f *Fleet) reportStatus(ctx context.Context, n *machine, seen *corev1.Node) error {
+	now := f.now()
+	if seen.ResourceVersion == n.confirmed && now.Sub(n.reported) < statusLatest {
+		return nil
+	}
 	status := f.status(n, seen)
 	if equality.Semantic.DeepEqual(&seen.Status, &status) {
+		n.confirmed, n.reported = seen.ResourceVersion, seen.Status.Conditions[0].LastHeartbeatTime.Time
 		return nil
 	}
 	changed := seen.DeepCopy()
