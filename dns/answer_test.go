@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -136,15 +135,10 @@ func quickAgrees(t *testing.T, s *Server, q *dns.Msg) {
 	if err := b.Unpack(long); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []*dns.Msg{&a, &b} {
+	for _, m := range []*dns.Msg{&a, &b} { // in another order and, as part of the question, in other letters
 		slices.SortFunc(m.Answer, func(a, b dns.RR) int { return strings.Compare(a.String(), b.String()) })
-		for _, rrs := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
-			for _, rr := range rrs {
-				rr.Header().Rdlength = 0 // depends on how names are compressed
-			}
-		}
 	}
-	if !reflect.DeepEqual(a, b) {
+	if !strings.EqualFold(a.String(), b.String()) {
 		t.Errorf("quick says\n%v\nanswer says\n%v", &a, &b)
 	}
 }
