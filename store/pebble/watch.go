@@ -69,7 +69,8 @@ func (ws *watches) remember(events []store.Event) {
 		drop++
 	}
 	if drop > 0 {
-		ws.recent = append(make([]store.Event, 0, len(ws.recent)-drop+64), ws.recent[drop:]...)
+		clear(ws.recent[:drop]) // let the values go; append moves the rest when the array is full
+		ws.recent = ws.recent[drop:]
 	}
 }
 
