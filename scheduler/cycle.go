@@ -35,6 +35,7 @@ type rules struct {
 	moves   []rule
 	reject  string
 	rejects plugins.Event
+	only    *rule // names the nodes to look at, if not nil
 }
 
 type rule struct {
@@ -57,6 +58,9 @@ func (c *cycle) prepare(pod *snapshot.Pod, snap *snapshot.Snapshot, beside map[s
 		made := rule{Rule: p.Prepare(pod, snap), plugin: p}
 		if made.Reject != "" && r.reject == "" {
 			r.reject, r.rejects = made.Reject, p.Helps
+		}
+		if made.Only != nil && r.only == nil {
+			r.only = &made
 		}
 		if made.Filter != nil {
 			r.filters = append(r.filters, made)
@@ -106,6 +110,9 @@ func (c *cycle) search(r *rules) (helps plugins.Event) {
 		c.verdicts = make([]plugins.Verdict, total)
 	}
 	c.verdicts = c.verdicts[:total]
+	if r.only != nil {
+		return c.searchNamed(r)
+	}
 	at, looked := c.next%total, 0
 	for ; looked < total && len(c.fit) < enough; looked++ {
 		v, by := r.check(nodes[at])
@@ -120,6 +127,29 @@ func (c *cycle) search(r *rules) (helps plugins.Event) {
 		}
 	}
 	c.next = at
+	return helps
+}
+
+// searchNamed is search for a pod that names its nodes.
+func (c *cycle) searchNamed(r *rules) (helps plugins.Event) {
+	helps = r.only.plugin.Helps
+	other := plugins.Verdict{Reasons: []string{"node(s) didn't satisfy plugin(s) [" + r.only.plugin.Name + "]"}, Final: true}
+	for i := range c.verdicts {
+		c.verdicts[i] = other
+	}
+	for _, name := range r.only.Only {
+		i, known := r.snap.Index(name)
+		if !known {
+			continue
+		}
+		v, by := r.check(r.snap.Nodes[i])
+		if by == nil {
+			c.fit = append(c.fit, r.snap.Nodes[i])
+		} else {
+			c.verdicts[i] = v
+			helps |= by.Helps
+		}
+	}
 	return helps
 }
 

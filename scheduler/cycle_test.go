@@ -59,6 +59,16 @@ func stateOf(nodes int, pods ...*corev1.Pod) *snapshot.State {
 	return s
 }
 
+// pinned lets a pod go to one node only, as DaemonSets do.
+func pinned(p *corev1.Pod, node string) *corev1.Pod {
+	p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
+			Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node},
+		}}}},
+	}}}
+	return p
+}
+
 func TestChoose(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -71,6 +81,11 @@ func TestChoose(t *testing.T) {
 		{"no nodes", 0, nil, testPod("p", "1", "", 0), nil, "no nodes available to schedule pods"},
 		{"the emptiest", 3, []*corev1.Pod{testPod("x", "1", "a", 0), testPod("y", "1", "c", 0)}, testPod("p", "1", "", 0), nil, "b"},
 		{"too large", 2, []*corev1.Pod{testPod("x", "1", "a", 0)}, testPod("p", "2500m", "", 0), nil, "0/2 nodes are available: 2 Insufficient cpu."},
+		{"named", 3, nil, pinned(testPod("p", "1", "", 0), "b"), nil, "b"},
+		{
+			"named but full", 3, []*corev1.Pod{testPod("x", "2", "b", 0)}, pinned(testPod("p", "1", "", 0), "b"), nil,
+			"0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].",
+		},
 		{
 			"room is kept for the nominated", 2, []*corev1.Pod{testPod("x", "1", "a", 0)}, testPod("p", "1", "", 0),
 			map[string]*corev1.Pod{"b": testPod("n", "2", "", 0)}, "a",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,4 +239,46 @@ func TestPreempts(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.until("high", "bound", bound)
+}
+
+// BenchmarkBind is the whole way: pods that are created until they are bound, over 1000 nodes.
+func BenchmarkBind(b *testing.B) {
+	c := start(b, scheduler.Config{})
+	for i := range 1000 {
+		c.node(fmt.Sprintf("n%04d", i), "64")
+	}
+	b.ResetTimer()
+	var group sync.WaitGroup
+	for k := range 64 {
+		group.Go(func() {
+			for i := k; i < b.N; i += 64 {
+				if _, err := c.pods.Create(context.Background(), pod(fmt.Sprintf("p%06d", i), "100m")); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	created := b.Elapsed()
+	ctx, cancel := context.WithCancel(b.Context())
+	left := map[string]bool{}
+	done := func() {
+		if len(left) == 0 {
+			cancel()
+		}
+	}
+	synced := false
+	_ = c.view.Subscribe(ctx, func(p, _ *corev1.Pod) {
+		if p == nil {
+			return
+		}
+		if left[p.Name] = true; bound(p) {
+			delete(left, p.Name)
+		}
+		if synced {
+			done()
+		}
+	}, func() { synced = true; done() })
+	b.ReportMetric(float64(b.N)/created.Seconds(), "created/s")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "bound/s")
 }

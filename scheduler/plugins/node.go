@@ -4,7 +4,10 @@
 package plugins
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"knarr.dev/scheduler/snapshot"
@@ -74,6 +77,7 @@ func nodeAffinity(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 			return Verdict{}
 		}
 	}
+	rule.Only = named(affinity)
 	if affinity == nil || affinity.NodeAffinity == nil || len(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
 		return rule
 	}
@@ -84,6 +88,25 @@ func nodeAffinity(pod *snapshot.Pod, _ *snapshot.Snapshot) Rule {
 	rule.Score = func(n *snapshot.Node) int64 { return preferred.Score(n.Node) }
 	rule.Normalize = scaleUp
 	return rule
+}
+
+// named returns the names of the nodes that required affinity allows, as for pods of DaemonSets; nil if it does not name them.
+func named(affinity *corev1.Affinity) []string {
+	if affinity == nil || affinity.NodeAffinity == nil || affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	names := []string{}
+	for _, term := range affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		i := slices.IndexFunc(term.MatchFields, func(r corev1.NodeSelectorRequirement) bool {
+			return r.Key == metav1.ObjectNameField && r.Operator == corev1.NodeSelectorOpIn
+		})
+		if i < 0 {
+			return nil
+		}
+		names = append(names, term.MatchFields[i].Values...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // nodePorts keeps apart pods that want the same port of the node.

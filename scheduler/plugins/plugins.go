@@ -62,6 +62,8 @@ type Plugin struct {
 type Rule struct {
 	// Reject, if not empty, is why no node will do.
 	Reject string
+	// Only, if not nil, names the nodes that come into question, so that there is no need to look at the others.
+	Only   []string
 	Filter func(n *snapshot.Node) Verdict
 	// Move tells the rule to count a pod on a node as there (by 1) or gone (by -1) from now on; nil if Filter
 	// looks only at the node that it is given.

@@ -123,6 +123,12 @@ func (s *Snapshot) Node(name string) *Node {
 	return nil
 }
 
+// Index tells where in Nodes a node is.
+func (s *Snapshot) Index(name string) (int, bool) {
+	i, known := s.at[name]
+	return i, known
+}
+
 // Namespace returns the labels of a namespace.
 func (s *Snapshot) Namespace(name string) labels.Set { return s.namespaces[name] }
 
