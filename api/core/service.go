@@ -10,11 +10,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
@@ -23,15 +22,18 @@ import (
 // Services give sets of pods one name and address.
 var Services = resource.WithList(resource.Define(resource.Definition[corev1.Service]{
 	Group: "", Version: "v1", Kind: "Service", Resource: "services",
-	ShortNames:    []string{"svc"},
-	Categories:    []string{"all"},
-	Scope:         resource.Namespaced,
-	StoragePath:   "services/specs",
-	Name:          func(name string, _ bool) []string { return validation.IsDNS1035Label(name) },
-	Default:       defaultService,
-	PrepareCreate: func(s *corev1.Service) { s.Status = corev1.ServiceStatus{} },
-	PrepareUpdate: func(s, old *corev1.Service) { s.Status = *old.Status.DeepCopy() },
-	Validate:      validateService,
+	ShortNames:     []string{"svc"},
+	Categories:     []string{"all"},
+	Scope:          resource.Namespaced,
+	StoragePath:    "services/specs",
+	Name:           apivalidation.NameIsDNSLabel,
+	CreateOnUpdate: true,
+	Default:        defaultService,
+	PrepareCreate:  func(s *corev1.Service) { s.Status = corev1.ServiceStatus{} },
+	PrepareUpdate:  func(s, old *corev1.Service) { s.Status = *old.Status.DeepCopy() },
+	Validate:       validateService,
+	ValidateUpdate: validateServiceUpdate,
+	Warnings:       serviceWarnings,
 	Columns: []resource.Column[corev1.Service]{
 		{Name: "Type", Value: func(s *corev1.Service, _ time.Time) any { return string(s.Spec.Type) }},
 		{Name: "Cluster-IP", Value: func(s *corev1.Service, _ time.Time) any { return orNone(s.Spec.ClusterIP) }},
@@ -49,6 +51,8 @@ var Services = resource.WithList(resource.Define(resource.Definition[corev1.Serv
 			status := obj.Status
 			*obj = *old.DeepCopy()
 			obj.Status = status
+		}, Validate: func(obj, _ *corev1.Service) field.ErrorList {
+			return validateIngress(obj, field.NewPath("status", "loadBalancer", "ingress"))
 		}},
 		Others: []resource.Subresource{
 			{Name: "proxy", Kind: coreKind("ServiceProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
@@ -82,61 +86,12 @@ func defaultService(s *corev1.Service) {
 	}
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		setDefault(&s.Spec.AllocateLoadBalancerNodePorts, true)
-	}
-}
-
-func validateService(s *corev1.Service) field.ErrorList {
-	var problems field.ErrorList
-	path := field.NewPath("spec")
-	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
-	if len(s.Spec.Ports) == 0 && !headless && s.Spec.Type != corev1.ServiceTypeExternalName {
-		problems = append(problems, field.Required(path.Child("ports"), ""))
-	}
-	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		if s.Spec.ExternalName == "" {
-			problems = append(problems, field.Required(path.Child("externalName"), ""))
-		}
-	}
-	problems = append(problems, oneOf(path.Child("type"), s.Spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
-		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)...)
-	problems = append(problems, oneOf(path.Child("sessionAffinity"), s.Spec.SessionAffinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)...)
-	names, ports := sets.New[string](), sets.New[string]()
-	for i, p := range s.Spec.Ports {
-		at := path.Child("ports").Index(i)
-		switch {
-		case p.Name == "" && len(s.Spec.Ports) > 1:
-			problems = append(problems, field.Required(at.Child("name"), ""))
-		case p.Name != "":
-			problems = append(problems, dnsLabel(p.Name, at.Child("name"))...)
-			if names.Has(p.Name) {
-				problems = append(problems, field.Duplicate(at.Child("name"), p.Name))
-			}
-			names.Insert(p.Name)
-		}
-		for _, m := range validation.IsValidPortNum(int(p.Port)) {
-			problems = append(problems, field.Invalid(at.Child("port"), p.Port, m))
-		}
-		problems = append(problems, oneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
-		switch p.TargetPort.Type {
-		case intstr.Int:
-			for _, m := range validation.IsValidPortNum(p.TargetPort.IntValue()) {
-				problems = append(problems, field.Invalid(at.Child("targetPort"), p.TargetPort, m))
-			}
-		case intstr.String:
-			for _, m := range validation.IsValidPortName(p.TargetPort.StrVal) {
-				problems = append(problems, field.Invalid(at.Child("targetPort"), p.TargetPort, m))
+		for i := range s.Status.LoadBalancer.Ingress {
+			if in := &s.Status.LoadBalancer.Ingress[i]; in.IP != "" {
+				setDefault(&in.IPMode, corev1.LoadBalancerIPModeVIP)
 			}
 		}
-		if p.NodePort != 0 && (s.Spec.Type == corev1.ServiceTypeClusterIP || s.Spec.Type == corev1.ServiceTypeExternalName) {
-			problems = append(problems, field.Forbidden(at.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
-		}
-		key := fmt.Sprintf("%s/%d", p.Protocol, p.Port)
-		if ports.Has(key) {
-			problems = append(problems, field.Duplicate(at, corev1.ServicePort{Protocol: p.Protocol, Port: p.Port}))
-		}
-		ports.Insert(key)
 	}
-	return problems
 }
 
 func externalIP(s *corev1.Service) string {

@@ -54,6 +54,9 @@ type allocation struct {
 	taken   taken
 	own     taken // what the Service holds already
 	service *corev1.Service
+
+	asked taken // the node ports that the Service names
+	dry   int32 // how many ports a dry run chose
 }
 
 func (s *services) create(ctx context.Context, r *admission.Request) error {
@@ -69,9 +72,12 @@ func (s *services) update(ctx context.Context, r *admission.Request) error {
 
 func (s *services) allocate(ctx context.Context, r *admission.Request, service, old *corev1.Service) error {
 	setFamilies(service)
+	a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, asked: taken{}, service: service}
+	if err := a.addressable(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, service: service}
 	err := s.store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
 		a.taken.add(core.Services.Cast(o))
 		return true
@@ -82,8 +88,10 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 	if old != nil {
 		a.own.add(old)
 	}
-	if err := a.address(); err != nil {
-		return err
+	if old == nil || !hasAddress(old) { // else validation sees that it stays
+		if err := a.address(); err != nil {
+			return err
+		}
 	}
 	return a.nodePorts()
 }
@@ -132,12 +140,12 @@ func hasHealthPort(s *corev1.Service) bool {
 
 // setFamilies fills in ipFamilies and ipFamilyPolicy for a cluster whose service network is IPv4 alone.
 func setFamilies(s *corev1.Service) {
+	if len(s.Spec.ClusterIPs) == 0 && s.Spec.ClusterIP != "" {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	}
 	if !hasAddress(s) {
 		s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = nil, nil
 		return
-	}
-	if len(s.Spec.ClusterIPs) == 0 && s.Spec.ClusterIP != "" {
-		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
 	}
 	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
 	if headless && len(s.Spec.Selector) == 0 && s.Spec.IPFamilyPolicy == nil {
@@ -162,6 +170,28 @@ func setFamilies(s *corev1.Service) {
 // invalid is what a request gets that asks for what cannot be had.
 func (a *allocation) invalid(path *field.Path, value any, detail string) error {
 	return apierrors.NewInvalid(core.Services.GroupVersionKind.GroupKind(), a.service.Name, field.ErrorList{field.Invalid(path, value, detail)})
+}
+
+// addressable refuses what no allocation could help, and families that this cluster lacks.
+func (a *allocation) addressable() error {
+	s := a.service
+	if problems := core.ServiceAddressProblems(s); len(problems) > 0 {
+		return apierrors.NewInvalid(core.Services.GroupVersionKind.GroupKind(), s.Name, problems)
+	}
+	if !hasAddress(s) || s.Spec.ClusterIP == corev1.ClusterIPNone && len(s.Spec.Selector) == 0 {
+		return nil
+	}
+	if p := s.Spec.IPFamilyPolicy; p != nil && *p == corev1.IPFamilyPolicyRequireDualStack {
+		return a.invalid(field.NewPath("spec", "ipFamilyPolicy"), *p, "this cluster is not configured for dual-stack services")
+	}
+	own := corev1.IPv4Protocol
+	if a.s.cidr.Addr().Is6() {
+		own = corev1.IPv6Protocol
+	}
+	if f := s.Spec.IPFamilies; len(f) > 0 && f[0] != own {
+		return a.invalid(field.NewPath("spec", "ipFamilies").Index(0), f[0], "not configured on this cluster")
+	}
+	return nil
 }
 
 func (a *allocation) address() error {
@@ -281,7 +311,14 @@ func (a *allocation) nodePorts() error {
 
 func (a *allocation) portAsked(protocol corev1.Protocol, port int32, path *field.Path) error {
 	what := nodePort{protocol, port}
-	if a.own[what] || a.request.DryRun {
+	twice := a.asked[what]
+	a.asked[what] = true
+	switch {
+	case a.own[what]:
+		return nil
+	case twice:
+		return a.invalid(path, port, "provided port is already allocated")
+	case a.request.DryRun:
 		return nil
 	}
 	if int(port) < a.s.ports[0] || int(port) > a.s.ports[1] {
@@ -306,6 +343,10 @@ func (a *allocation) sibling(i int) (int32, bool) {
 }
 
 func (a *allocation) choosePort(protocol corev1.Protocol) (int32, bool) {
+	if a.request.DryRun { // nothing is taken: like Kubernetes, number on behind the range
+		a.dry++
+		return int32(a.s.ports[1]) + 1 + a.dry, true
+	}
 	n := a.s.ports[1] - a.s.ports[0] + 1
 	start := rand.IntN(n)
 	for i := range n {
