@@ -30,6 +30,33 @@ import (
 type kubelet struct {
 	t     *testing.T
 	lines chan string
+	// drop cuts all connections off.
+	drop func()
+}
+
+// conns is a listener that knows its connections.
+type conns struct {
+	net.Listener
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func (c *conns) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.open = append(c.open, conn)
+	}
+	return conn, err
+}
+
+func (c *conns) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.open {
+		_ = conn.Close()
+	}
 }
 
 func (k *kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -41,6 +68,8 @@ func (k *kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		k.command(w, r, parts[3])
 	case parts[0] == "portForward" && len(parts) == 3:
 		k.forward(w, r)
+	case r.URL.Path == "/moved":
+		http.Redirect(w, r, "/elsewhere?a=b", http.StatusMovedPermanently)
 	default:
 		fmt.Fprintf(w, "%s %s forwarded=%s", r.Method, r.URL, r.Header.Get("X-Forwarded-Uri"))
 	}

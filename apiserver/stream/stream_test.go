@@ -89,7 +89,10 @@ const (
 func newWorld(t *testing.T, change func(*stream.Config)) *world {
 	t.Helper()
 	w := &world{t: t, kubelet: &kubelet{t: t, lines: make(chan string)}}
-	w.backend = httptest.NewTLSServer(w.kubelet)
+	w.backend = httptest.NewUnstartedServer(w.kubelet)
+	w.backend.Listener = &conns{Listener: w.backend.Listener}
+	w.kubelet.drop = w.backend.Listener.(*conns).drop
+	w.backend.StartTLS()
 	t.Cleanup(w.backend.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -285,7 +288,9 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestTrust(t *testing.T) {
-	w := newWorld(t, func(c *stream.Config) { c.KubeletTLS = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"} })
+	w := newWorld(t, func(c *stream.Config) {
+		c.KubeletTLS = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}
+	})
 	const path = "/api/v1/namespaces/default/pods/one/"
 	for _, c := range []struct {
 		path string
@@ -365,6 +370,35 @@ func TestCommands(t *testing.T) {
 				t.Errorf("%s %s: %d bytes of output, want %d; errors %q", kind, path, stdout.Len(), len(in), stderr.String())
 			}
 		}
+	}
+	w.streams.Wait()
+}
+
+// TestCutOff loses a node in the middle of streams.
+func TestCutOff(t *testing.T) {
+	w := newWorld(t, nil)
+	client, err := kubernetes.NewForConfig(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := client.CoreV1().Pods("default").GetLogs("one", &corev1.PodLogOptions{Follow: true}).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	in, out := io.Pipe()
+	defer out.Close()
+	e, started, ended := w.executor("WebSocket", "/api/v1/namespaces/default/pods/one/exec?command=wait&"+streams), make(signals, 1), make(chan error, 1)
+	go func() {
+		ended <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: started, Stderr: io.Discard})
+	}()
+	<-started
+	w.kubelet.drop()
+	if err := <-ended; err == nil {
+		t.Error("a command that was cut off ended well")
+	}
+	if text, err := io.ReadAll(body); err == nil {
+		t.Errorf("a log that was cut off ended well: %q", text)
 	}
 	w.streams.Wait()
 }
@@ -518,6 +552,7 @@ func TestProxy(t *testing.T) {
 		{"GET", services + "https:web:443/proxy/../x", 200, "GET /x forwarded=" + services + "https:web:443/proxy/x"},
 		{"GET", services + "web:444/proxy/", 503, `no service port 444 found for service "web"`},
 		{"GET", services + "web:81/proxy/", 503, `no endpoints available for service "web"`},
+		{"GET", nodes + "n1/proxy/moved", 301, w.config.Host + nodes + "n1/proxy/elsewhere?a=b"},
 		{"GET", services + "https:web:443/proxy?q=1", 301, services + "https:web:443/proxy/?q=1"},
 	} {
 		answer, body := w.do(c.method, c.path, nil)
