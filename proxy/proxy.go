@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,7 +31,8 @@ import (
 
 // Config says whose traffic is handled.
 type Config struct {
-	// NodeName is the node; NodeIPs are its addresses, on which node ports answer.
+	// NodeName is the node; NodeIPs are its addresses, on which node ports answer. Without a name it is no node but a machine that
+	// reaches the cluster's addresses all the same: no endpoint is its own.
 	NodeName string
 	NodeIPs  []netip.Addr
 	// PodCIDR, NodeCIDR and ServiceCIDR are the cluster's ranges.
@@ -54,6 +56,7 @@ type Proxy struct {
 	log    *slog.Logger
 	netns  nft.Namespace
 	host   *nft.Host
+	health *health
 	wake   chan struct{} // holds one token while there is work
 
 	mu       sync.Mutex
@@ -74,6 +77,7 @@ func New(config Config, c *client.Client, log *slog.Logger) *Proxy {
 			Name: config.NodeName, Addresses: config.NodeIPs,
 			Pods: config.PodCIDR, Nodes: config.NodeCIDR, Services: config.ServiceCIDR,
 		},
+		health:   newHealth(netns, log),
 		host:     nft.NewHost(config.Table, netns, log),
 		wake:     make(chan struct{}, 1),
 		services: map[client.Key]*corev1.Service{},
@@ -106,8 +110,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	undo := p.prepare()
+	undo := p.prepare(ctx)
 	p.loop(ctx)
+	p.health.stop()
 	if !p.config.Keep {
 		clean, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer done()
@@ -119,11 +124,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // prepare makes the kernel settings that the rules count on. undo takes back what would be unsafe without them.
-func (p *Proxy) prepare() (undo func(context.Context) error) {
+func (p *Proxy) prepare(ctx context.Context) (undo func(context.Context) error) {
 	undo = func(context.Context) error { return nil }
 	// Pods of one bridge answer each other directly unless bridged packets pass the rules too.
-	if _, err := p.netns.Set("net/bridge/bridge-nf-call-iptables", "1"); err != nil {
-		p.log.Warn("pods of one node may not reach each other through Services: load the kernel module br_netfilter", "err", err)
+	if err := p.netns.FilterBridges(ctx); err != nil {
+		p.log.Warn("pods see Services of their own node under the node's address: the kernel lacks br_netfilter", "err", err)
+		p.node.Unbridged = true
 	}
 	if _, err := p.netns.Set("net/ipv4/ip_forward", "1"); err != nil {
 		p.log.Warn("traffic to Services is not forwarded", "err", err)
@@ -149,17 +155,13 @@ func (p *Proxy) prepare() (undo func(context.Context) error) {
 	}
 }
 
-// loop applies changes until ctx ends. After an error everything is synced anew, after a pause.
+// loop applies changes until ctx ends; those that come while one is applied are applied together. After an error everything is
+// synced anew, after a pause.
 func (p *Proxy) loop(ctx context.Context) {
 	const shortest, longest = time.Second, time.Minute
 	pause := shortest
 	for whole := true; ; {
-		var err error
-		if whole {
-			err = p.host.Sync(ctx, p.everything())
-		} else {
-			err = p.host.Update(ctx, p.changes())
-		}
+		err := p.apply(ctx, whole)
 		if ctx.Err() != nil {
 			return
 		}
@@ -182,6 +184,53 @@ func (p *Proxy) loop(ctx context.Context) {
 		case <-again:
 		}
 	}
+}
+
+// apply carries out what changed, or everything.
+func (p *Proxy) apply(ctx context.Context, whole bool) error {
+	p.mu.Lock()
+	changed := p.dirty
+	p.dirty = map[client.Key]bool{}
+	var table nft.Table
+	parts := map[string]nft.Part{}
+	for key := range changed {
+		p.health.set(ctx, key, p.healthPort(key), readyHere(p.endpoints(key), p.node.Name))
+		if !whole {
+			parts[key.String()] = partOf(p.services[key], p.endpoints(key), p.node)
+		}
+	}
+	if whole {
+		table = p.everything()
+	}
+	p.mu.Unlock()
+	if whole {
+		return p.host.Sync(ctx, table)
+	}
+	return p.host.Update(ctx, parts)
+}
+
+// everything returns the whole table; p.mu is held.
+func (p *Proxy) everything() nft.Table {
+	var services []*corev1.Service
+	var endpoints []*discoveryv1.EndpointSlice
+	for key, s := range p.services {
+		services = append(services, s)
+		endpoints = append(endpoints, p.endpoints(key)...)
+	}
+	return Rules(services, endpoints, p.node)
+}
+
+// endpoints returns the slices of a Service; p.mu is held.
+func (p *Proxy) endpoints(key client.Key) []*discoveryv1.EndpointSlice {
+	return slices.Collect(maps.Values(p.slices[key]))
+}
+
+// healthPort is where the health of a Service is told, on nodes; p.mu is held.
+func (p *Proxy) healthPort(key client.Key) int32 {
+	if p.node.Name == "" {
+		return 0
+	}
+	return healthPort(p.services[key])
 }
 
 func (p *Proxy) service(obj, old *corev1.Service) {
@@ -230,36 +279,4 @@ func (p *Proxy) mark(key client.Key) {
 	case p.wake <- struct{}{}:
 	default:
 	}
-}
-
-// everything returns the whole table.
-func (p *Proxy) everything() nft.Table {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	clear(p.dirty)
-	var services []*corev1.Service
-	var endpoints []*discoveryv1.EndpointSlice
-	for key, s := range p.services {
-		services = append(services, s)
-		for _, e := range p.slices[key] {
-			endpoints = append(endpoints, e)
-		}
-	}
-	return Rules(services, endpoints, p.node)
-}
-
-// changes returns the shares of the Services that changed since the last call.
-func (p *Proxy) changes() map[string]nft.Part {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	parts := map[string]nft.Part{}
-	for key := range p.dirty {
-		var endpoints []*discoveryv1.EndpointSlice
-		for _, e := range p.slices[key] {
-			endpoints = append(endpoints, e)
-		}
-		parts[key.String()] = partOf(p.services[key], endpoints, p.node)
-	}
-	clear(p.dirty)
-	return parts
 }

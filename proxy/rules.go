@@ -37,6 +37,8 @@ type Node struct {
 	Pods, Nodes netip.Prefix
 	// Services is the range of Service addresses.
 	Services netip.Prefix
+	// Unbridged says that packets between pods of the node do not pass the rules: answers would not come back as they went.
+	Unbridged bool
 }
 
 // Loopback tells whether node ports answer on a loopback address.
@@ -74,6 +76,7 @@ func base(node Node) string {
 	line("set refused { type ipv4_addr . inet_proto . inet_service; }")
 	line("set refused-ports { type inet_proto . inet_service; }")
 	line("set hairpin { type ipv4_addr . ipv4_addr; }")
+	line("set neighbours { type ipv4_addr; }")
 	line("set node-ips { type ipv4_addr; %s}", elements(node.Addresses))
 	if node.Loopback() {
 		// The kernel routes loopback addresses, for node ports on them; none may come from, or for, another machine.
@@ -93,6 +96,9 @@ func base(node Node) string {
 	line("  type nat hook postrouting priority 100;")
 	line("  meta mark & %s != 0 meta mark set meta mark & 0xffffbfff masquerade fully-random", markMasquerade)
 	line("  ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random")
+	if node.Unbridged && node.Pods.IsValid() {
+		line("  ct status dnat ip saddr %s ip daddr @neighbours masquerade fully-random", node.Pods.Masked())
+	}
 	if from := valid(node.Pods, node.Nodes); len(from) > 0 {
 		inside := append(valid(node.Pods, node.Nodes, node.Services), "127.0.0.0/8", "224.0.0.0/4")
 		line("  ip saddr { %s } ip daddr != { %s } masquerade fully-random", strings.Join(from, ", "), strings.Join(inside, ", "))
@@ -263,20 +269,19 @@ func (b *builder) port(p *corev1.ServicePort, e choice) {
 }
 
 // external is where traffic to node ports, external and load balancer addresses enters. With the policy Local, traffic
-// from outside keeps its source and stays on this node; the cluster's own traffic is spread over all endpoints.
+// from outside keeps its source and stays on this node; the cluster's own traffic is spread over all endpoints and, as it may come from
+// another node, comes back this way.
 func (b *builder) external(id, all, local string, outLocal bool) string {
+	const mark = "meta mark set meta mark | " + markMasquerade
 	if !outLocal {
-		return b.chain("external", id, "meta mark set meta mark | "+markMasquerade, "goto "+all)
+		return b.chain("external", id, mark, "goto "+all)
 	}
+	inside := b.chain("inside", id, mark, "goto "+all)
 	var rules []string
 	if b.node.Pods.IsValid() {
-		rules = append(rules, fmt.Sprintf("ip saddr %s goto %s", b.node.Pods.Masked(), all))
+		rules = append(rules, fmt.Sprintf("ip saddr %s goto %s", b.node.Pods.Masked(), inside))
 	}
-	rules = append(rules,
-		"fib saddr type local meta mark set meta mark | "+markMasquerade,
-		"fib saddr type local goto "+all,
-		"goto "+local)
-	return b.chain("external", id, rules...)
+	return b.chain("external", id, append(rules, "fib saddr type local goto "+inside, "goto "+local)...)
 }
 
 // endpoints makes the chain that picks one of the endpoints; with none, it drops.
@@ -324,6 +329,9 @@ func (b *builder) hairpins(of []endpoint) {
 	for _, e := range of {
 		if e.local {
 			b.element("hairpin", fmt.Sprintf("%s . %s", e.ip, e.ip), "")
+			if b.node.Unbridged {
+				b.element("neighbours", e.ip.String(), "")
+			}
 		}
 	}
 }

@@ -99,7 +99,7 @@ func newNetwork(t *testing.T, addresses ...string) *network {
 	n.serve(n.outside, "outside", 8080)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	p := New(Config{NodeName: "here", NodeIPs: n.view.Addresses, NetNS: n.node.Path}, nil, log)
-	p.prepare()
+	p.prepare(t.Context())
 	n.host = nft.NewHost("knarr-proxy", n.node, log)
 	n.rules(nil)
 	return n
@@ -275,11 +275,11 @@ func TestTraffic(t *testing.T) {
 		{"external traffic stays here", "NodePort 10.43.0.9 80 nodePort=30080 externalLocal",
 			[]string{"10.42.0.3@here", "10.42.0.4@there!terminating"}, []try{
 				{"outside", "10.44.0.11:30080", "b 10.44.0.1"},
-				{"a", "10.44.0.11:30080", "b 10.42.0.2"},
+				{"a", "10.44.0.11:30080", "b 10.42.0.1"},
 				{"node", "127.0.0.1:30080", "b 10.42.0.1"}}},
 		{"external traffic has nowhere to go", "NodePort 10.43.0.9 80 nodePort=30080 externalLocal", []string{"10.42.0.3@there"}, []try{
 			{"outside", "10.44.0.11:30080", "nothing"},
-			{"a", "10.44.0.11:30080", "b 10.42.0.2"},
+			{"a", "10.44.0.11:30080", "b 10.42.0.1"},
 			{"a", "10.43.0.9:80", "b 10.42.0.2"}}},
 		{"internal traffic stays here", "NodePort 10.43.0.9 80 nodePort=30080 internalLocal", []string{"10.42.0.3@there"}, []try{
 			{"a", "10.43.0.9:80", "nothing"},
@@ -434,6 +434,65 @@ func TestUDPFollowsEndpoints(t *testing.T) {
 		}
 		if got := say(outside, answerTime); got != step.fromOutside {
 			t.Errorf("%s from outside: got %q, want %q", step.endpoint, got, step.fromOutside)
+		}
+	}
+}
+
+// A machine that is no node reaches the cluster through rules of its own.
+func TestMachineAroundNodes(t *testing.T) {
+	n := newNetwork(t, "10.44.0.11")
+	machine := Node{
+		Addresses: []netip.Addr{netip.MustParseAddr("10.44.0.1"), netip.MustParseAddr("127.0.0.1")},
+		Pods:      n.view.Pods, Nodes: n.view.Nodes, Services: n.view.Services,
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	p := New(Config{NodeIPs: machine.Addresses, NetNS: n.outside.Path}, nil, log)
+	const routeLocal = "net/ipv4/conf/all/route_localnet"
+	if _, err := n.outside.Set(routeLocal, "0"); err != nil {
+		t.Fatal(err)
+	}
+	undo := p.prepare(t.Context())
+	s := testService("NodePort 10.43.0.9 80 nodePort=30080 externalLocal")
+	n.rules(s, "10.42.0.3@here")
+	table := Rules([]*corev1.Service{s}, []*discoveryv1.EndpointSlice{testSlice("TCP", "10.42.0.3@here")}, machine)
+	if err := p.host.Sync(t.Context(), table); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from nft.Namespace
+		to   string
+		want string
+	}{
+		{n.outside, "127.0.0.1:30080", "b 10.44.0.1"},
+		{n.outside, "10.44.0.1:30080", "b 10.44.0.1"},
+		{n.outside, "10.43.0.9:80", "b 10.44.0.1"},
+		{n.outside, "10.44.0.11:30080", "b 10.44.0.1"},
+		{n.node, "10.43.0.9:80", "b 10.42.0.1"},
+		{n.a, "10.43.0.9:80", "b 10.42.0.2"},
+		{n.a, "10.44.0.1:30080", "b 10.44.0.1"},
+	} {
+		if got := n.ask(c.from, "tcp", c.to); got != c.want {
+			t.Errorf("to %s: got %q, want %q", c.to, got, c.want)
+		}
+	}
+	if err := errors.Join(p.host.Remove(t.Context()), undo(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if was, err := n.outside.Set(routeLocal, "0"); err != nil || was != "0" {
+		t.Errorf("loopback addresses are still routed: %q, %v", was, err)
+	}
+}
+
+func TestKernelWithoutBridgeFilter(t *testing.T) {
+	n := newNetwork(t, "10.44.0.11")
+	if _, err := n.node.Set("net/bridge/bridge-nf-call-iptables", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	n.view.Unbridged = true
+	n.rules(testService("ClusterIP 10.43.0.9 80"), "10.42.0.3@here")
+	for _, from := range []nft.Namespace{n.a, n.b, n.node} {
+		if got := n.ask(from, "tcp", "10.43.0.9:80"); got != "b 10.42.0.1" {
+			t.Error(got)
 		}
 	}
 }

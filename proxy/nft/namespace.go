@@ -6,6 +6,7 @@ package nft
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -89,6 +90,20 @@ func (n Namespace) Set(key, value string) (was string, err error) {
 		return os.WriteFile(file, []byte(value), 0o644)
 	})
 	return was, err
+}
+
+// FilterBridges makes packets that a bridge passes on go through the rules; it loads the kernel's module for that.
+func (n Namespace) FilterBridges(ctx context.Context) error {
+	const key = "net/bridge/bridge-nf-call-iptables"
+	_, err := n.Set(key, "1")
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, "modprobe", "br_netfilter").CombinedOutput(); err != nil {
+		return fmt.Errorf("modprobe br_netfilter: %w: %s", err, bytes.TrimSpace(out))
+	}
+	_, err = n.Set(key, "1")
+	return err
 }
 
 // Listen opens a TCP listener.
