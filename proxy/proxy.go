@@ -58,6 +58,7 @@ type Proxy struct {
 	host   *nft.Host
 	health *health
 	wake   chan struct{} // holds one token while there is work
+	ready  chan struct{}
 
 	mu       sync.Mutex
 	services map[client.Key]*corev1.Service
@@ -80,11 +81,15 @@ func New(config Config, c *client.Client, log *slog.Logger) *Proxy {
 		health:   newHealth(netns, log),
 		host:     nft.NewHost(config.Table, netns, log),
 		wake:     make(chan struct{}, 1),
+		ready:    make(chan struct{}),
 		services: map[client.Key]*corev1.Service{},
 		slices:   map[client.Key]map[string]*discoveryv1.EndpointSlice{},
 		dirty:    map[client.Key]bool{},
 	}
 }
+
+// Ready is closed when the rules hold all Services there were.
+func (p *Proxy) Ready() <-chan struct{} { return p.ready }
 
 // Run keeps the node's rules until ctx ends.
 func (p *Proxy) Run(ctx context.Context) error {
@@ -160,6 +165,7 @@ func (p *Proxy) prepare(ctx context.Context) (undo func(context.Context) error) 
 func (p *Proxy) loop(ctx context.Context) {
 	const shortest, longest = time.Second, time.Minute
 	pause := shortest
+	ready := sync.OnceFunc(func() { close(p.ready) })
 	for whole := true; ; {
 		err := p.apply(ctx, whole)
 		if ctx.Err() != nil {
@@ -172,6 +178,7 @@ func (p *Proxy) loop(ctx context.Context) {
 			pause = min(2*pause, longest)
 		} else {
 			pause = shortest
+			ready()
 		}
 		wake := p.wake
 		if whole {
