@@ -10,6 +10,7 @@ import (
 	"knarr.dev/api/apps"
 	"knarr.dev/api/authentication"
 	"knarr.dev/api/authorization"
+	"knarr.dev/api/certificates"
 	"knarr.dev/api/coordination"
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
@@ -36,6 +37,7 @@ func Kinds() []*resource.Kind {
 		apps.Deployments.Kind,
 		apps.ReplicaSets.Kind,
 		discovery.EndpointSlices.Kind,
+		certificates.CertificateSigningRequests.Kind,
 		coordination.Leases.Kind,
 		rbac.Roles.Kind,
 		rbac.RoleBindings.Kind,

@@ -158,6 +158,7 @@ func (s *Server) builtinHooks() []hooks.Hook {
 	all := []hooks.Hook{
 		hooks.Service(store, s.cfg.ServiceCIDR, s.cfg.NodePorts),
 		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Resize(), hooks.NewPod(), hooks.Finalize(),
+		hooks.Approval(),
 	}
 	served := all[:0]
 	for _, h := range all {

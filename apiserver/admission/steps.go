@@ -41,6 +41,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		priority(reader),
 		defaultTolerationSeconds(),
 		roleGrants(reader, cfg.Authorizer),
+		certificateRequests(cfg.Authorizer),
 		resourceQuota(reader, cfg.Now),
 	}
 }
