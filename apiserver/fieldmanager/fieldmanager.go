@@ -12,7 +12,9 @@ package fieldmanager
 
 import (
 	"fmt"
+	"reflect"
 	"sync"
+	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +46,7 @@ func New(kinds []*resource.Kind) *Fields {
 // Manager records the fields of one kind as one of its resources shows them.
 type Manager struct {
 	library *managedfields.FieldManager
+	fast    *updater // nil if the schema or the objects are not known beforehand
 }
 
 // Of returns the manager of a kind, or of its objects as a subresource writes them.
@@ -65,11 +68,26 @@ func (f *Fields) build(kind *resource.Kind, subresource string) (*Manager, error
 	} else if _, custom := kind.New().(*unstructured.Unstructured); custom {
 		types = managedfields.NewDeducedTypeConverter()
 	}
-	library, err := managedfields.NewDefaultFieldManager(types, c, c, c, gvk, gvk.GroupVersion(), subresource, resets(kind, subresource))
+	library, err := managedfields.NewDefaultFieldManager(types, c, c, c, gvk, gvk.GroupVersion(), subresource, filters(kind, resets(kind, subresource)))
 	if err != nil {
 		return nil, fmt.Errorf("field manager of %s: %w", gvk, err)
 	}
-	return &Manager{library: library}, nil
+	m := &Manager{library: library}
+	if types == f.types {
+		m.fast = f.newUpdater(c.served, subresource, resets(kind, subresource))
+	}
+	return m, nil
+}
+
+func (f *Fields) newUpdater(kind *resource.Kind, subresource string, except [][]string) *updater {
+	example, err := f.types.ObjectToTyped(withKind(kind.New(), kind.GroupVersionKind))
+	if err != nil {
+		return nil
+	}
+	p := planner{schema: example.Schema(), shapes: shapes{}, plans: map[planID]*plan{}}
+	return &updater{
+		plan: p.root(reflect.TypeOf(kind.New()), example.TypeRef(), except), apiVersion: kind.GroupVersion().String(), subresource: subresource,
+	}
 }
 
 func scaleKind() schema.GroupVersionKind { return autoscalingv1.SchemeGroupVersion.WithKind("Scale") }
@@ -78,11 +96,25 @@ func scaleKind() schema.GroupVersionKind { return autoscalingv1.SchemeGroupVersi
 // may ask to forget all owners by managedFields of one empty entry. An error means that the object does not have the
 // form of its schema; obj then has no managedFields.
 func (m *Manager) Update(live, obj resource.Object, manager string) error {
+	if m.fast != nil && m.fast.update(live, obj, manager, time.Now()) {
+		return nil
+	}
 	if _, err := m.library.Update(live, obj, manager); err != nil {
 		obj.SetManagedFields(nil)
 		return err
 	}
+	wholeSeconds(obj)
 	return nil
+}
+
+// wholeSeconds cuts times as they are stored.
+func wholeSeconds(obj resource.Object) {
+	entries := obj.GetManagedFields()
+	for i := range entries {
+		if t := entries[i].Time; t != nil && t.Nanosecond() != 0 {
+			entries[i].Time = &metav1.Time{Time: t.Truncate(time.Second)}
+		}
+	}
 }
 
 // Apply merges what manager wants into live and returns the outcome, a new object with managedFields and defaults. The
@@ -97,6 +129,7 @@ func (m *Manager) Apply(live resource.Object, patch *unstructured.Unstructured, 
 		return nil, fmt.Errorf("apply made a %T", merged)
 	}
 	if _, custom := obj.(*unstructured.Unstructured); !custom {
+		wholeSeconds(obj)
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	}
 	return obj, nil

@@ -9,50 +9,39 @@ import (
 	"knarr.dev/api/resource"
 )
 
-// resets are the fields that a write to the resource or subresource of a kind does not change, whatever it asks for, and
-// does not come to own: status for writes of the object itself, spec for writes of its status.
-func resets(kind *resource.Kind, subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
-	var filter fieldpath.Filter
+// resets are the fields, as paths of names, that a write to the resource or subresource of a kind does not change,
+// whatever it asks for, and does not come to own: status for writes of the object itself, spec for writes of its status.
+func resets(kind *resource.Kind, subresource string) [][]string {
 	switch {
 	case subresource == "" && kind.Status != nil:
-		filter = without("status")
-	case subresource == "status":
-		filter = without(statusResets(kind)...)
-	default:
+		return [][]string{{"status"}}
+	case subresource != "status":
 		return nil
 	}
-	out := map[fieldpath.APIVersion]fieldpath.Filter{fieldpath.APIVersion(kind.GroupVersion().String()): filter}
-	if kind.Stored != nil {
-		out[fieldpath.APIVersion(kind.Stored.Hub.GroupVersion().String())] = filter
-	}
-	return out
-}
-
-// statusResets names what else than spec a write of status does not change.
-func statusResets(kind *resource.Kind) []any {
 	switch kind.GroupKind().String() {
 	case "Deployment.apps":
-		return []any{"spec", []string{"metadata", "labels"}}
+		return [][]string{{"spec"}, {"metadata", "labels"}}
 	case "Pod":
-		return []any{"spec", []string{"metadata", "deletionTimestamp"}, []string{"metadata", "ownerReferences"}}
+		return [][]string{{"spec"}, {"metadata", "deletionTimestamp"}, {"metadata", "ownerReferences"}}
 	}
-	return []any{"spec"}
+	return [][]string{{"spec"}}
 }
 
-// without is the filter that leaves out fields: each is a name or a path of names.
-func without(fields ...any) fieldpath.Filter {
-	set := fieldpath.NewSet()
-	for _, f := range fields {
-		switch f := f.(type) {
-		case string:
-			set.Insert(fieldpath.MakePathOrDie(f))
-		case []string:
-			var path fieldpath.Path
-			for _, name := range f {
-				path = append(path, fieldpath.PathElement{FieldName: &name})
-			}
-			set.Insert(path)
-		}
+// filters are resets in the form of the library, for each version that managers may have used.
+func filters(kind *resource.Kind, paths [][]string) map[fieldpath.APIVersion]fieldpath.Filter {
+	if len(paths) == 0 {
+		return nil
 	}
-	return fieldpath.NewExcludeSetFilter(set)
+	set := fieldpath.NewSet()
+	for _, names := range paths {
+		var path fieldpath.Path
+		for _, name := range names {
+			path = append(path, fieldpath.PathElement{FieldName: &name})
+		}
+		set.Insert(path)
+	}
+	filter := fieldpath.NewExcludeSetFilter(set)
+	out := map[fieldpath.APIVersion]fieldpath.Filter{fieldpath.APIVersion(kind.GroupVersion().String()): filter}
+	out[fieldpath.APIVersion(hub(kind).GroupVersion().String())] = filter
+	return out
 }
