@@ -28,6 +28,8 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, pod *snapshot.Pod, node 
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	})
 	if err == nil {
+		now := time.Now()
+		s.metrics.scheduled(now.Sub(e.tried), now.Sub(e.since), e.attempts)
 		s.nominated.remove(pod.UID)
 		s.queue.done(e)
 		s.events.record(pod.Pod, nil, corev1.EventTypeNormal, "Scheduled", "Binding",
@@ -35,6 +37,7 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, pod *snapshot.Pod, node 
 		s.log.Debug("bound pod", "pod", client.KeyOf(pod), "node", node)
 		return
 	}
+	s.metrics.attempt(resultError, time.Since(e.tried))
 	s.state.Forget(pod.UID)
 	s.queue.happened(plugins.PodRemoved, time.Now())
 	if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {

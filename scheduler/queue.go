@@ -36,6 +36,8 @@ type entry struct {
 	index    int       // in its heap
 	added    time.Time // orders pods of one priority, and then number
 	number   uint64
+	since    time.Time // when it came, or lost its gates
+	tried    time.Time // start of the last attempt
 	attempts int       // since it was created, or changed
 	ready    time.Time // end of backoff
 	parked   time.Time // since when it waits
@@ -105,6 +107,9 @@ func (q *queue) set(p *corev1.Pod, now time.Time) {
 		e.pod = &next
 		return
 	}
+	if e.place == gated {
+		e.since = time.Time{}
+	}
 	q.take(e)
 	e.pod, e.attempts = snapshot.NewPod(p), 0
 	q.settle(e, now)
@@ -146,6 +151,7 @@ func (q *queue) pop(now time.Time) (*entry, *snapshot.Pod, time.Duration) {
 	e := from.list[0]
 	q.take(e)
 	e.attempts++
+	e.tried = now
 	e.missed, e.changed = 0, false
 	q.flights[e] = true
 	return e, e.pod, 0
@@ -266,6 +272,9 @@ func (q *queue) release(e *entry, now time.Time) {
 // settle puts a pod where it belongs that is to be tried at once.
 func (q *queue) settle(e *entry, now time.Time) {
 	e.added = now
+	if e.since.IsZero() {
+		e.since = now
+	}
 	if len(e.pod.Spec.SchedulingGates) > 0 {
 		q.put(e, gated)
 	} else {
@@ -312,11 +321,14 @@ func (q *queue) heap(p place) *pods {
 	return nil
 }
 
-// count tells how many pods are in a place.
-func (q *queue) count(p place) int {
+// count tells how many pods are in some places.
+func (q *queue) count(places ...place) (sum int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.counts[p]
+	for _, p := range places {
+		sum += q.counts[p]
+	}
+	return sum
 }
 
 // pods is a heap of entries that know where they are in it.

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"knarr.dev/api/core"
@@ -42,6 +43,8 @@ type Config struct {
 	MaxWait time.Duration
 	// Parallelism bounds the writes under way; 64 unless set.
 	Parallelism int
+	// Metrics, if not nil, has the metrics during Run.
+	Metrics prometheus.Registerer
 	// Seed makes the choice between equal nodes repeatable.
 	Seed uint64
 }
@@ -69,12 +72,13 @@ type Scheduler struct {
 	nominated *nominations
 	cycle     *cycle
 	events    *recorder
+	metrics   *metrics
 
 	slots   chan struct{} // taken by writes under way
 	effects sync.WaitGroup
 }
 
-// New returns a scheduler. It does nothing until Run.
+// New returns a scheduler. It does nothing until Run, which may be called once.
 func New(cfg Config, c *client.Client, log *slog.Logger) *Scheduler {
 	cfg.Name = cmp.Or(cfg.Name, corev1.DefaultSchedulerName)
 	cfg.Parallelism = cmp.Or(cfg.Parallelism, 64)
@@ -82,12 +86,17 @@ func New(cfg Config, c *client.Client, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		cfg: cfg, client: c, log: log, pods: client.Of(c, core.Pods), state: snapshot.NewState(), queue: queue, nominated: newNominations(),
 		cycle:  &cycle{plugins: plugins.All(), percent: cfg.PercentageOfNodesToScore, random: rand.New(rand.NewPCG(cfg.Seed, 1))},
-		events: newRecorder(c, cfg.Name), slots: make(chan struct{}, cfg.Parallelism),
+		events: newRecorder(c, cfg.Name), metrics: newMetrics(cfg.Name, queue), slots: make(chan struct{}, cfg.Parallelism),
 	}
 }
 
 // Run schedules until ctx ends, and then returns nil.
 func (s *Scheduler) Run(ctx context.Context) error {
+	unregister, err := s.metrics.register(s.cfg.Metrics)
+	if err != nil {
+		return err
+	}
+	defer unregister()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -147,7 +156,9 @@ func (s *Scheduler) loop(ctx context.Context) error {
 // try gives one pod a node, or finds out why there is none.
 func (s *Scheduler) try(ctx context.Context, e *entry, pod *snapshot.Pod, snap *snapshot.Snapshot) {
 	s.state.Refresh(snap)
+	start := time.Now()
 	node, diagnosis := s.cycle.choose(pod, snap, s.nominated)
+	s.metrics.algorithm.Observe(time.Since(start).Seconds())
 	if node != nil {
 		name := node.Name
 		s.state.Assume(pod.On(name))
@@ -160,6 +171,11 @@ func (s *Scheduler) try(ctx context.Context, e *entry, pod *snapshot.Pod, snap *
 		if chosen, why = s.cycle.preempt(diagnosis, nominated); why != "" {
 			message += " preemption: " + why
 		}
+	}
+	s.metrics.attempt(resultUnschedulable, time.Since(start))
+	if chosen != nil {
+		s.metrics.preempts.Inc()
+		s.metrics.victims.Observe(float64(len(chosen.victims)))
 	}
 	switch {
 	case chosen != nil:

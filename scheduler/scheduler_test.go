@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,7 +141,8 @@ func condition(p *corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition 
 func bound(p *corev1.Pod) bool { return p != nil && p.Spec.NodeName != "" }
 
 func TestSchedules(t *testing.T) {
-	c := start(t, scheduler.Config{})
+	registry := prometheus.NewPedanticRegistry()
+	c := start(t, scheduler.Config{Metrics: registry})
 	c.create(pod("early", "1"))
 	p := c.until("early", "refused", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled).Status == corev1.ConditionFalse })
 	if got := condition(p, corev1.PodScheduled); got.Reason != "Unschedulable" || got.Message != "no nodes available to schedule pods" {
@@ -159,6 +161,10 @@ func TestSchedules(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.until("large", "bound once there is room", bound)
+	families, err := registry.Gather()
+	if err != nil || len(families) < 5 {
+		t.Errorf("%d metrics, %v", len(families), err)
+	}
 	c.events("Scheduled Successfully assigned default/large to a", "FailedScheduling "+want)
 }
 

@@ -32,7 +32,7 @@ func (s *Scheduler) subscribe(ctx context.Context, cancel context.CancelCauseFun
 	if err := follow(ctx, f, s.client, core.Namespaces, s.namespaceChanged); err != nil {
 		return nil, err
 	}
-	return synced, follow(ctx, f, s.client, core.Pods, func(p, old *corev1.Pod) { s.podChanged(ctx, p, old) })
+	return synced, follow(ctx, f, s.client, core.Pods, s.podChanged)
 }
 
 type follower struct {
@@ -96,7 +96,7 @@ func (s *Scheduler) namespaceChanged(n, old *corev1.Namespace) {
 	s.queue.happened(plugins.NamespaceChanged, time.Now())
 }
 
-func (s *Scheduler) podChanged(ctx context.Context, p, old *corev1.Pod) {
+func (s *Scheduler) podChanged(p, old *corev1.Pod) {
 	if old != nil && (p == nil || p.UID != old.UID) {
 		s.forget(old)
 	}
@@ -111,7 +111,7 @@ func (s *Scheduler) podChanged(ctx context.Context, p, old *corev1.Pod) {
 		s.queue.remove(p.UID)
 		s.nominated.remove(p.UID)
 	default:
-		s.pending(ctx, p)
+		s.pending(p)
 	}
 }
 
@@ -136,22 +136,10 @@ func (s *Scheduler) placed(p *corev1.Pod) {
 	}
 }
 
-// pending takes note of a pod without a node.
-func (s *Scheduler) pending(ctx context.Context, p *corev1.Pod) {
+// pending takes note of a pod without a node. That gates hold it back is told by the server, in its condition.
+func (s *Scheduler) pending(p *corev1.Pod) {
 	s.queue.set(p, time.Now())
 	if p.Status.NominatedNodeName != "" && s.nominated.node(p.UID) == "" {
 		s.nominated.set(snapshot.NewPod(p), p.Status.NominatedNodeName)
 	}
-	if len(p.Spec.SchedulingGates) == 0 {
-		return
-	}
-	s.launch(ctx, func() {
-		err := s.patch(ctx, p, corev1.PodCondition{
-			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
-			Message: "Scheduling is blocked due to non-empty scheduling gates", ObservedGeneration: p.Generation,
-		}, nil)
-		if err != nil && ctx.Err() == nil {
-			s.log.Debug("tell that pod is gated", "pod", client.KeyOf(p), "err", err)
-		}
-	})
 }
