@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 
 	"knarr.dev/api"
@@ -47,7 +48,9 @@ func (c *Cluster) startLoops(context.Context) error {
 	if err != nil {
 		return err
 	}
-	config := controllers.Config{Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA)}
+	config := controllers.Config{
+		Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA), Signer: c.pki, PodCIDR: netip.MustParsePrefix(c.config.PodCIDR),
+	}
 	for _, l := range controllers.All() {
 		if !slices.Contains(wanted, l.Name) {
 			continue

@@ -5,16 +5,20 @@
 package controllers
 
 import (
+	"net/netip"
+
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
 	"knarr.dev/controllers/clusterroleaggregation"
+	"knarr.dev/controllers/csr"
 	"knarr.dev/controllers/deployment"
 	"knarr.dev/controllers/endpointslice"
 	"knarr.dev/controllers/garbagecollector"
 	"knarr.dev/controllers/namespace"
+	"knarr.dev/controllers/nodeipam"
 	"knarr.dev/controllers/nodelifecycle"
 	"knarr.dev/controllers/podgc"
 	"knarr.dev/controllers/replicaset"
@@ -29,6 +33,10 @@ type Config struct {
 	Kinds []*resource.Kind
 	// CA is the certificate authority of the API server, in PEM form.
 	CA []byte
+	// Signer holds the keys of the authorities; nothing is signed if it is nil.
+	Signer csr.Signer
+	// PodCIDR is the range that nodes' ranges of pod addresses come from; none are given if it is zero.
+	PodCIDR netip.Prefix
 }
 
 // Loop is one control loop.
@@ -65,6 +73,14 @@ func All() []Loop {
 		}},
 		{"endpointslice", "endpointslice-controller", endpointslice.Needs(), plain(endpointslice.New)},
 		{"nodelifecycle", "node-controller", nodelifecycle.Needs(), plain(nodelifecycle.New)},
+		{"csrapproving", "node-certificate-approver", csr.ApprovingNeeds(), plain(csr.NewApproving)},
+		{"csrsigning", "certificate-controller", csr.SigningNeeds(), func(c *client.Client, cfg Config) controller.Controller {
+			return csr.NewSigning(c, cfg.Signer)
+		}},
+		{"csrcleaner", "certificate-controller", csr.CleaningNeeds(), plain(csr.NewCleaning)},
+		{"nodeipam", "node-controller", nodeipam.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return nodeipam.New(c, cfg.PodCIDR)
+		}},
 		{"podgc", "pod-garbage-collector", podgc.Needs(), plain(podgc.New)},
 	}
 }
