@@ -131,8 +131,10 @@ func (s step) run(t *testing.T, name string, h http.Handler, revision string) st
 		t.Fatalf("%s: %d, want %d: %s", name, w.Code, s.code, w.Body)
 	}
 	var got struct {
-		Message  string
-		Details  struct{ Causes []struct{ Reason, Message, Field string } }
+		Message string
+		Details struct {
+			Causes []struct{ Reason, Message, Field string }
+		}
 		Metadata struct {
 			ResourceVersion string
 			ManagedFields   []struct {
