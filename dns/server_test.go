@@ -75,7 +75,7 @@ func (v view) Subscribe(ctx context.Context, changed func(obj, old resource.Obje
 }
 
 // run starts a server on a free port of the loopback address and returns where it is.
-func run(t *testing.T, config Config, of map[string]resource.Object) string {
+func run(t testing.TB, config Config, of map[string]resource.Object) string {
 	t.Helper()
 	config.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 	s := New(config, client.New(&objects{of: of}), slog.New(slog.DiscardHandler))
@@ -170,4 +170,27 @@ func TestWhatMakesNoSense(t *testing.T) {
 			t.Errorf("%s: %s", network, got)
 		}
 	}
+}
+
+// BenchmarkOverUDP has as many askers as there are processors, each waiting for its answer.
+func BenchmarkOverUDP(b *testing.B) {
+	address := run(b, Config{}, map[string]resource.Object{"services ns/web": testService("web 10.43.0.7")})
+	query, _ := ask("web.ns.svc.cluster.local", dns.TypeA).Pack()
+	b.RunParallel(func(pb *testing.PB) {
+		c, err := net.Dial("udp", address)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer c.Close()
+		reply := make([]byte, 512)
+		for pb.Next() {
+			if _, err := c.Write(query); err != nil {
+				b.Error(err)
+			}
+			if _, err := c.Read(reply); err != nil {
+				b.Error(err)
+			}
+		}
+	})
 }

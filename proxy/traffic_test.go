@@ -31,14 +31,14 @@ import (
 //
 //	outside 10.44.0.1, 192.0.2.1 --- node 10.44.0.11 --- bridge 10.42.0.1 --- a 10.42.0.2, b 10.42.0.3, c 10.42.0.4
 type network struct {
-	t                      *testing.T
+	t                      testing.TB
 	outside, node, a, b, c nft.Namespace
 	host                   *nft.Host
 	view                   Node
 }
 
 // newNamespace makes a network namespace that lasts as long as the test.
-func newNamespace(t *testing.T) nft.Namespace {
+func newNamespace(t testing.TB) nft.Namespace {
 	t.Helper()
 	made := make(chan error, 1)
 	var handle netns.NsHandle
@@ -55,7 +55,7 @@ func newNamespace(t *testing.T) nft.Namespace {
 	return nft.Namespace{Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(handle))}
 }
 
-func newNetwork(t *testing.T, addresses ...string) *network {
+func newNetwork(t testing.TB, addresses ...string) *network {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces")
