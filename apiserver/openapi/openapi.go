@@ -42,9 +42,14 @@ func New(kinds []*resource.Kind) *Handler {
 	return h
 }
 
-// Set replaces the kinds, for servers whose kinds change while they run.
+// Set replaces the kinds, for servers whose kinds change while they run. Documents of groups that stay as they are stay
+// too. It must not be called by two at once.
 func (h *Handler) Set(kinds []*resource.Kind) {
-	h.current.Store(&documents{kinds: kinds, made: map[form]*document{}, etags: map[string]string{}})
+	d := &documents{kinds: kinds, made: map[form]*document{}, etags: map[string]string{}}
+	if old := h.current.Load(); old != nil {
+		d.keep(old)
+	}
+	h.current.Store(d)
 }
 
 // Paths are the prefixes to serve the handler at, in the form of http.ServeMux.
@@ -86,12 +91,35 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := h.current.Load()
-	if path := strings.TrimSuffix(r.URL.Path, "/"); path == "/openapi/v3" {
-		d.serveIndex(w)
-	} else if name, ok := strings.CutPrefix(path, "/openapi/v3/"); ok {
-		d.serve3(w, r, name)
-	} else {
+	switch path := r.URL.Path; path {
+	case "/openapi/v2":
 		d.serve2(w, r)
+	case "/openapi/v3":
+		d.serveIndex(w)
+	default:
+		d.serve3(w, r, strings.TrimPrefix(path, "/openapi/v3/"))
+	}
+}
+
+// keep takes over what old has of groups with the same kinds.
+func (d *documents) keep(old *documents) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	before, now := parts(old.kinds), parts(d.kinds)
+	same := func(name string) bool {
+		a, is := before[name]
+		b, will := now[name]
+		return is && will && slices.Equal(a.kinds, b.kinds)
+	}
+	for name, etag := range old.etags {
+		if same(name) {
+			d.etags[name] = etag
+		}
+	}
+	for f, doc := range old.made {
+		if same(f.name) {
+			d.made[f] = doc
+		}
 	}
 }
 
@@ -111,19 +139,21 @@ func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) 
 	}
 	doc := d.get(form{name: name, proto: proto})
 	if doc == nil {
-		http.NotFound(w, r)
+		w.WriteHeader(http.StatusNotFound)
 		return
-	}
-	if hash := r.URL.Query().Get("hash"); hash != "" {
-		if hash != doc.etag {
-			http.Redirect(w, r, address(name, doc.etag), http.StatusMovedPermanently)
-			return
-		}
-		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
 	media := jsonMedia
 	if proto {
 		media = proto3Media
+	}
+	if hash := r.URL.Query().Get("hash"); hash != "" {
+		if hash != doc.etag {
+			w.Header().Set("Content-Type", media)
+			w.Header().Set("Location", address(name, doc.etag))
+			w.WriteHeader(http.StatusMovedPermanently)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
 	doc.serve(w, r, media)
 }
