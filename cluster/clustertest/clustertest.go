@@ -22,13 +22,17 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/rbac"
 	"knarr.dev/client"
 	"knarr.dev/cluster"
 )
@@ -65,7 +69,31 @@ func New(t testing.TB, opts ...Option) *Cluster {
 	}
 	c.cluster = started
 	t.Cleanup(c.stop)
+	c.settle()
 	return c
+}
+
+// settle waits for what control loops make of a fresh cluster, so that tests find it: without the account no pod can be made,
+// without the rules nobody who is bound to the user-facing roles may do anything.
+func (c *Cluster) settle() {
+	c.t.Helper()
+	if c.runs("serviceaccount") {
+		c.waitAccount(c.t, metav1.NamespaceDefault)
+	}
+	if c.runs("clusterrole-aggregation") {
+		for _, role := range []string{"view", "edit", "admin"} {
+			Wait(c.t, c, rbac.ClusterRoles, client.Key{Name: role}, func(r *rbacv1.ClusterRole) bool { return r != nil && len(r.Rules) > 0 })
+		}
+	}
+}
+
+// runs tells whether a control loop runs.
+func (c *Cluster) runs(loop string) bool {
+	if c.options.config.Role == cluster.RoleAPIServer {
+		return false
+	}
+	patterns := c.options.config.Controllers
+	return !slices.Contains(patterns, "-"+loop) && (len(patterns) == 0 || slices.Contains(patterns, "*") || slices.Contains(patterns, loop))
 }
 
 func (c *Cluster) handler() slog.Handler {

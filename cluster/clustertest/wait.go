@@ -45,7 +45,16 @@ func (c *Cluster) Namespace(t testing.TB) string {
 			t.Errorf("delete the namespace: %v", err)
 		}
 	})
+	if c.runs("serviceaccount") {
+		c.waitAccount(t, made.Name)
+	}
 	return made.Name
+}
+
+// waitAccount waits until a namespace has its default service account: pods are refused before.
+func (c *Cluster) waitAccount(t testing.TB, namespace string) {
+	t.Helper()
+	Wait(t, c, core.ServiceAccounts, client.Key{Namespace: namespace, Name: "default"}, func(a *corev1.ServiceAccount) bool { return a != nil })
 }
 
 // Wait returns an object once it is as wanted. While there is none, until gets nil. It fails the test if that takes too long.
