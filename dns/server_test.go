@@ -5,47 +5,29 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
 
 	"github.com/miekg/dns"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 )
 
-// objects is an API server with a few objects, by resource and name. Its views do not change.
-type objects struct {
-	of     map[string]resource.Object
-	writes int
+// objects are views with a few objects that do not change, by resource and name.
+type objects struct{ of map[string]resource.Object }
+
+func (o *objects) Do(context.Context, *call.Request) (*call.Result, error) {
+	return nil, errors.ErrUnsupported
 }
 
-func (o *objects) key(r *call.Request, name string) string {
-	return r.Kind.Resource + " " + r.Namespace + "/" + name
+func (o *objects) Watch(context.Context, *call.Request) (call.Stream, error) {
+	return nil, errors.ErrUnsupported
 }
-
-func (o *objects) Do(_ context.Context, r *call.Request) (*call.Result, error) {
-	name := r.Name
-	if r.Object != nil {
-		name = r.Object.GetName()
-		o.of[o.key(r, name)] = r.Object
-		o.writes++
-	}
-	found := o.of[o.key(r, name)]
-	if found == nil {
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: r.Kind.Resource}, name)
-	}
-	return &call.Result{Object: found}, nil
-}
-
-func (o *objects) Watch(context.Context, *call.Request) (call.Stream, error) { return nil, nil }
 
 func (o *objects) View(_ context.Context, r *call.Request) (call.View, error) {
 	return view{o, r.Kind.Resource}, nil
@@ -77,8 +59,13 @@ func (v view) Subscribe(ctx context.Context, changed func(obj, old resource.Obje
 // run starts a server on a free port of the loopback address and returns where it is.
 func run(t testing.TB, config Config, of map[string]resource.Object) string {
 	t.Helper()
+	return runAs(t, config, client.New(&objects{of: of}))
+}
+
+func runAs(t testing.TB, config Config, c *client.Client) string {
+	t.Helper()
 	config.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
-	s := New(config, client.New(&objects{of: of}), slog.New(slog.DiscardHandler))
+	s := New(config, c, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -110,32 +97,17 @@ func exchangeWith(t *testing.T, network, to string, q *dns.Msg) string {
 	return out
 }
 
-func TestPublishedServerAnswers(t *testing.T) {
-	api := &objects{of: map[string]resource.Object{
-		"namespaces /kube-system": &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}},
-	}}
-	for range 2 { // the second time changes nothing
-		err := Publish(t.Context(), client.New(api), netip.MustParseAddr("10.43.0.10"), netip.MustParseAddrPort("10.44.0.1:53"))
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if api.writes != 2 {
-		t.Errorf("%d writes", api.writes)
-	}
-	if err := Publish(t.Context(), client.New(api), netip.MustParseAddr("10.43.0.10"), netip.MustParseAddrPort("10.44.0.2:53")); err != nil || api.writes != 3 {
-		t.Errorf("%d writes after another address: %v", api.writes, err)
-	}
-	address := run(t, Config{Domain: "knarr.test"}, api.of)
+func TestAnswersOverTheNetwork(t *testing.T) {
+	address := run(t, Config{Domain: "knarr.test"}, map[string]resource.Object{"services ns/web": testService("web 10.43.0.10 dns-tcp=53/TCP")})
 	for _, network := range []string{"udp", "tcp"} {
 		for _, c := range []struct {
 			kind uint16
 			name string
 			want string
 		}{
-			{dns.TypeA, "kube-dns.kube-system.svc.knarr.test", "NOERROR 5 IN A 10.43.0.10"},
-			{dns.TypeSRV, "_dns-tcp._tcp.kube-dns.kube-system.svc.knarr.test",
-				"NOERROR 5 IN SRV 0 100 53 kube-dns.kube-system.svc.knarr.test. extra:kube-dns.kube-system.svc.knarr.test.10.43.0.10"},
+			{dns.TypeA, "web.ns.svc.knarr.test", "NOERROR 5 IN A 10.43.0.10"},
+			{dns.TypeSRV, "_dns-tcp._tcp.web.ns.svc.knarr.test",
+				"NOERROR 5 IN SRV 0 100 53 web.ns.svc.knarr.test. extra:web.ns.svc.knarr.test.10.43.0.10"},
 			{dns.TypeA, "cluster.local", "REFUSED"},
 		} {
 			if got := exchangeWith(t, network, address, ask(c.name, c.kind)); got != c.want {
