@@ -6,19 +6,10 @@ package fieldmanager
 import (
 	"fmt"
 	"reflect"
-	"slices"
-	"sync"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
-	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
-	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"knarr.dev/api/resource"
 )
@@ -135,59 +126,4 @@ func (c *converter) Convert(any, any, any) error {
 // ConvertFieldLabel implements runtime.ObjectConvertor; the library does not use it.
 func (c *converter) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
 	return label, value, nil
-}
-
-// types knows the merge schema of built-in kinds: the published one of client-go, which is parsed when first needed.
-type types struct {
-	kinds  []*resource.Kind
-	once   sync.Once
-	parser managedfields.TypeConverter
-}
-
-// ObjectToTyped implements managedfields.TypeConverter.
-func (t *types) ObjectToTyped(obj runtime.Object, o ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	return t.schema().ObjectToTyped(obj, o...)
-}
-
-// TypedToObject implements managedfields.TypeConverter.
-func (t *types) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
-	return t.schema().TypedToObject(v)
-}
-
-func (t *types) schema() managedfields.TypeConverter {
-	t.once.Do(func() {
-		scheme := runtime.NewScheme()
-		scheme.AddKnownTypeWithName(scaleKind(), new(autoscalingv1.Scale))
-		for _, k := range t.kinds {
-			if !scheme.Recognizes(k.GroupVersionKind) {
-				scheme.AddKnownTypeWithName(k.GroupVersionKind, k.New())
-			}
-		}
-		t.parser = withScale(scheme, applyconfigurations.NewTypeConverter(scheme))
-	})
-	return t.parser
-}
-
-// withScale adds the schema of scales, which the published one lacks.
-func withScale(scheme *runtime.Scheme, published managedfields.TypeConverter) managedfields.TypeConverter {
-	const example = "ConfigMap"
-	typedExample, err := published.ObjectToTyped(withKind(new(corev1.ConfigMap), corev1.SchemeGroupVersion.WithKind(example)))
-	if err != nil {
-		return published
-	}
-	scalar := func(s smd.Scalar) smd.TypeRef { return smd.TypeRef{Inlined: smd.Atom{Scalar: &s}} }
-	named := func(name string) smd.TypeRef { return smd.TypeRef{NamedType: &name} }
-	object := func(name string, fields ...smd.StructField) smd.TypeDef {
-		return smd.TypeDef{Name: name, Atom: smd.Atom{Map: &smd.Map{Fields: fields}}}
-	}
-	scale := autoscalingv1.Scale{}.OpenAPIModelName()
-	spec, status := autoscalingv1.ScaleSpec{}.OpenAPIModelName(), autoscalingv1.ScaleStatus{}.OpenAPIModelName()
-	all := append(slices.Clone(typedExample.Schema().Types),
-		object(scale,
-			smd.StructField{Name: "apiVersion", Type: scalar(smd.String)}, smd.StructField{Name: "kind", Type: scalar(smd.String)},
-			smd.StructField{Name: "metadata", Type: named(metav1.ObjectMeta{}.OpenAPIModelName())},
-			smd.StructField{Name: "spec", Type: named(spec)}, smd.StructField{Name: "status", Type: named(status)}),
-		object(spec, smd.StructField{Name: "replicas", Type: scalar(smd.Numeric)}),
-		object(status, smd.StructField{Name: "replicas", Type: scalar(smd.Numeric)}, smd.StructField{Name: "selector", Type: scalar(smd.String)}))
-	return managedfields.NewSchemeTypeConverter(scheme, &typed.Parser{Schema: smd.Schema{Types: all}})
 }

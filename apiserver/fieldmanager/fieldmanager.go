@@ -29,7 +29,8 @@ import (
 // Fields has the managers of all kinds.
 type Fields struct {
 	kinds    []*resource.Kind
-	types    managedfields.TypeConverter
+	types    *types
+	planner  planner
 	managers sync.Map // managerKey -> func() (*Manager, error)
 }
 
@@ -40,7 +41,7 @@ type managerKey struct {
 
 // New returns the managers of kinds. Each is built when it is first asked for.
 func New(kinds []*resource.Kind) *Fields {
-	return &Fields{kinds: kinds, types: &types{kinds: kinds}}
+	return &Fields{kinds: kinds, types: newTypes(kinds)}
 }
 
 // Manager records the fields of one kind as one of its resources shows them.
@@ -61,7 +62,7 @@ func (f *Fields) Of(kind *resource.Kind, subresource string) (*Manager, error) {
 
 func (f *Fields) build(kind *resource.Kind, subresource string) (*Manager, error) {
 	c := &converter{served: kind, kinds: f.kinds}
-	gvk, types := kind.GroupVersionKind, f.types
+	gvk, types := kind.GroupVersionKind, managedfields.TypeConverter(f.types)
 	if subresource == "scale" {
 		gvk = scaleKind()
 		c.served = &resource.Kind{GroupVersionKind: gvk, New: func() resource.Object { return new(autoscalingv1.Scale) }}
@@ -73,20 +74,19 @@ func (f *Fields) build(kind *resource.Kind, subresource string) (*Manager, error
 		return nil, fmt.Errorf("field manager of %s: %w", gvk, err)
 	}
 	m := &Manager{library: library}
-	if types == f.types {
+	if types == managedfields.TypeConverter(f.types) {
 		m.fast = f.newUpdater(c.served, subresource, resets(kind, subresource))
 	}
 	return m, nil
 }
 
 func (f *Fields) newUpdater(kind *resource.Kind, subresource string, except [][]string) *updater {
-	example, err := f.types.ObjectToTyped(withKind(kind.New(), kind.GroupVersionKind))
-	if err != nil {
+	name := f.types.typeName(kind.GroupVersionKind)
+	if name == "" {
 		return nil
 	}
-	p := planner{schema: example.Schema(), shapes: shapes{}, plans: map[planID]*plan{}}
 	return &updater{
-		plan: p.root(reflect.TypeOf(kind.New()), example.TypeRef(), except), apiVersion: kind.GroupVersion().String(), subresource: subresource,
+		plan: f.planner.root(reflect.TypeOf(kind.New()), name, except), apiVersion: kind.GroupVersion().String(), subresource: subresource,
 	}
 }
 

@@ -6,6 +6,7 @@ package fieldmanager
 import (
 	"reflect"
 	"slices"
+	"sync"
 
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 )
@@ -42,9 +43,10 @@ type planKey struct {
 	missing string // the encoded value of an item that lacks the key; empty: none
 }
 
-// planner makes plans.
+// planner makes plans. Those of types that kinds have in common are shared.
 type planner struct {
-	schema *schema.Schema
+	mu     sync.Mutex
+	schema *definitions
 	shapes shapes
 	plans  map[planID]*plan
 }
@@ -71,7 +73,7 @@ func (p *planner) of(t reflect.Type, ref schema.TypeRef) *plan {
 	if id.name != "" {
 		p.plans[id] = out
 	}
-	atom, ok := p.schema.Resolve(ref)
+	atom, ok := p.schema.resolve(ref)
 	if !ok || out.shape == nil {
 		return out
 	}
@@ -149,7 +151,7 @@ func (p *planner) fillList(out *plan, t reflect.Type, l *schema.List) {
 	if out.elem.shape == nil || out.elem.shape.basic != structure || out.elem.shape.pointer {
 		return
 	}
-	item, ok := p.schema.Resolve(l.ElementType)
+	item, ok := p.schema.resolve(l.ElementType)
 	if !ok || item.Map == nil {
 		return
 	}
@@ -193,8 +195,13 @@ func unowned(name string) bool {
 }
 
 // root is the plan for objects of a type, without fields that no one owns and those below except, paths of names.
-func (p *planner) root(t reflect.Type, ref schema.TypeRef, except [][]string) *plan {
-	full := p.of(t, ref)
+func (p *planner) root(t reflect.Type, name string, except [][]string) *plan {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.schema == nil {
+		p.schema, p.shapes, p.plans = newDefinitions(), shapes{}, map[planID]*plan{}
+	}
+	full := p.of(t, schema.TypeRef{NamedType: &name})
 	if full.form != object {
 		return full
 	}
