@@ -242,10 +242,15 @@ func unavailable(total int, why string) string {
 // tally counts reasons: "1 node(s) had untolerated taint(s), 2 Insufficient cpu".
 func tally(verdicts []plugins.Verdict) string {
 	counts := map[string]int{}
-	for _, v := range verdicts {
-		for _, reason := range v.Reasons {
-			counts[reason]++
+	for i := 0; i < len(verdicts); {
+		same := 1 // most nodes share the verdicts of a few
+		for i+same < len(verdicts) && &verdicts[i+same].Reasons[0] == &verdicts[i].Reasons[0] {
+			same++
 		}
+		for _, reason := range verdicts[i].Reasons {
+			counts[reason] += same
+		}
+		i += same
 	}
 	list := make([]string, 0, len(counts))
 	for reason, n := range counts {

@@ -37,10 +37,13 @@ func (n *nominations) set(p *snapshot.Pod, node string) {
 	n.byNode[node][p.UID] = p
 }
 
-func (n *nominations) remove(uid types.UID) {
+// remove takes back a nomination, and tells whether there was one.
+func (n *nominations) remove(uid types.UID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	_, known := n.nodes[uid]
 	n.clear(uid)
+	return known
 }
 
 func (n *nominations) clear(uid types.UID) {
@@ -63,12 +66,12 @@ func (n *nominations) node(uid types.UID) string {
 
 // beside returns, by node, the pods that have to be counted as there when p is placed: those of its priority or higher.
 func (n *nominations) beside(p *snapshot.Pod) map[string][]*snapshot.Pod {
-	return n.find(func(o *snapshot.Pod) bool { return o.UID != p.UID && o.Priority() >= p.Priority() })
+	return n.find(func(o *snapshot.Pod) bool { return o.UID != p.UID && o.Rank >= p.Rank })
 }
 
 // below returns the pods of lower priority that are nominated for a node.
 func (n *nominations) below(p *snapshot.Pod, node string) []*snapshot.Pod {
-	return n.find(func(o *snapshot.Pod) bool { return o.UID != p.UID && o.Priority() < p.Priority() })[node]
+	return n.find(func(o *snapshot.Pod) bool { return o.UID != p.UID && o.Rank < p.Rank })[node]
 }
 
 func (n *nominations) find(wanted func(*snapshot.Pod) bool) map[string][]*snapshot.Pod {

@@ -35,16 +35,23 @@ func (c *cycle) preempt(d *diagnosis, nominated string) (*candidate, string) {
 	}
 	nodes := r.snap.Nodes
 	results := make([]plugins.Verdict, len(nodes))
+	inVain, nobody := plugins.Verdict{Reasons: []string{noHelp}}, plugins.Verdict{Reasons: []string{noVictims}}
 	found, enough := []*candidate(nil), max(100, len(nodes)/10)
 	for i := range nodes {
 		at := (c.next + i) % len(nodes)
 		if d.verdicts[at].Final {
-			results[at] = plugins.Verdict{Reasons: []string{noHelp}}
+			results[at] = inVain
+			continue
+		}
+		if nodes[at].Lowest >= r.pod.Rank {
+			results[at] = nobody
 			continue
 		}
 		victims, v := r.victims(nodes[at])
 		if len(victims) == 0 {
-			results[at] = v
+			if results[at] = v; v.Fits() {
+				results[at] = nobody
+			}
 			continue
 		}
 		if found = append(found, &candidate{node: nodes[at], victims: victims}); len(found) >= enough {
@@ -63,34 +70,27 @@ func ineligible(d *diagnosis, nominated string) string {
 	if policy := pod.Spec.PreemptionPolicy; policy != nil && *policy == corev1.PreemptNever {
 		return "not eligible due to preemptionPolicy=Never."
 	}
-	for i, n := range snap.Nodes {
-		if n.Name != nominated || d.verdicts[i].Final {
-			continue
-		}
-		for _, p := range n.Pods {
-			if p.DeletionTimestamp != nil && p.Priority() < pod.Priority() {
-				return "not eligible due to a terminating pod on the nominated node."
-			}
-		}
+	if i, known := snap.Index(nominated); known && !d.verdicts[i].Final && terminating(snap.Nodes[i], pod) {
+		return "not eligible due to a terminating pod on the nominated node."
 	}
 	return ""
 }
 
-// victims are the pods that must leave a node for the pod to fit; none if that does not help, and why.
+// terminating tells whether a pod of lower priority is about to leave the node.
+func terminating(n *snapshot.Node, pod *snapshot.Pod) bool {
+	return slices.ContainsFunc(n.Pods, func(p *snapshot.Pod) bool { return p.DeletionTimestamp != nil && p.Rank < pod.Rank })
+}
+
+// victims are the pods that must leave a node for the pod to fit; none if that does not help, and why. There must be pods of
+// lower priority.
 func (r *rules) victims(n *snapshot.Node) ([]*snapshot.Pod, plugins.Verdict) {
 	var lower []*snapshot.Pod
+	left := n.Keep(func(p *snapshot.Pod) bool { return p.Rank >= r.pod.Rank })
 	for _, p := range n.Pods {
-		if p.Priority() < r.pod.Priority() {
+		if p.Rank < r.pod.Rank {
 			lower = append(lower, p)
+			r.move(n, p, -1)
 		}
-	}
-	if len(lower) == 0 {
-		return nil, plugins.Verdict{Reasons: []string{noVictims}}
-	}
-	left := n
-	for _, p := range lower {
-		left = left.RemovePod(p.UID)
-		r.move(n, p, -1)
 	}
 	if v, by := r.check(left); by != nil {
 		for _, p := range lower {
@@ -122,8 +122,8 @@ func fine(r *rules, n *snapshot.Node) bool {
 
 // byImportance orders pods: higher priority first, then those that have run for longer.
 func byImportance(a, b *snapshot.Pod) int {
-	if a.Priority() != b.Priority() {
-		return cmp.Compare(b.Priority(), a.Priority())
+	if a.Rank != b.Rank {
+		return cmp.Compare(b.Rank, a.Rank)
 	}
 	return started(a).Compare(started(b))
 }
@@ -140,12 +140,12 @@ func started(p *snapshot.Pod) time.Time {
 func lessHarm(a, b *candidate) int {
 	sum := func(c *candidate) (sum int64) {
 		for _, p := range c.victims {
-			sum += int64(p.Priority()) + 1<<31 // so that several of negative priority weigh more than one
+			sum += int64(p.Rank) + 1<<31 // so that several of negative priority weigh more than one
 		}
 		return sum
 	}
 	return cmp.Or(
-		cmp.Compare(a.victims[0].Priority(), b.victims[0].Priority()),
+		cmp.Compare(a.victims[0].Rank, b.victims[0].Rank),
 		cmp.Compare(sum(a), sum(b)),
 		cmp.Compare(len(a.victims), len(b.victims)),
 		started(b.victims[0]).Compare(started(a.victims[0])),

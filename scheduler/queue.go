@@ -41,6 +41,7 @@ type entry struct {
 	attempts int       // since it was created, or changed
 	ready    time.Time // end of backoff
 	parked   time.Time // since when it waits
+	moment   int64     // of the queue when the flight began
 	helps    plugins.Event
 	missed   plugins.Event // what happened while it was flying
 	changed  bool          // its pod changed while it was flying
@@ -61,6 +62,8 @@ type queue struct {
 	waiting map[*entry]bool
 	helps   plugins.Event // covers what would help any waiting entry
 	flights map[*entry]bool
+	moment  int64                // counts events
+	latest  [plugins.Kinds]int64 // the moment of the latest event of each kind
 	counts  [gated + 1]int
 }
 
@@ -72,7 +75,7 @@ func newQueue(initial, limit, patience time.Duration) *queue {
 }
 
 func byPriority(a, b *entry) bool {
-	if p, q := a.pod.Priority(), b.pod.Priority(); p != q {
+	if p, q := a.pod.Rank, b.pod.Rank; p != q {
 		return p > q
 	}
 	if !a.added.Equal(b.added) {
@@ -151,7 +154,7 @@ func (q *queue) pop(now time.Time) (*entry, *snapshot.Pod, time.Duration) {
 	e := from.list[0]
 	q.take(e)
 	e.attempts++
-	e.tried = now
+	e.tried, e.moment = now, q.moment
 	e.missed, e.changed = 0, false
 	q.flights[e] = true
 	return e, e.pod, 0
@@ -200,6 +203,14 @@ func (q *queue) park(e *entry, helps plugins.Event, now time.Time) {
 	}
 }
 
+// spare ends the flight of a pod that was not tried after all, as one like it was refused.
+func (q *queue) spare(e *entry, helps plugins.Event, now time.Time) {
+	q.mu.Lock()
+	e.attempts--
+	q.mu.Unlock()
+	q.park(e, helps, now)
+}
+
 // retry ends the flight of a pod that met an error.
 func (q *queue) retry(e *entry, now time.Time) {
 	q.mu.Lock()
@@ -231,6 +242,12 @@ func (q *queue) backoff(attempts int) time.Duration {
 func (q *queue) happened(event plugins.Event, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.moment++
+	for i := range q.latest {
+		if event&(1<<i) != 0 {
+			q.latest[i] = q.moment
+		}
+	}
 	for e := range q.flights {
 		e.missed |= event
 	}
@@ -245,6 +262,18 @@ func (q *queue) happened(event plugins.Event, now time.Time) {
 			q.helps |= e.helps
 		}
 	}
+}
+
+// quiet tells whether no event of some kinds happened after a moment.
+func (q *queue) quiet(events plugins.Event, after int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, moment := range q.latest {
+		if events&(1<<i) != 0 && moment > after {
+			return false
+		}
+	}
+	return true
 }
 
 // flush gives those another try that have waited for longer than the patience, in case an event was misjudged.

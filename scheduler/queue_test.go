@@ -8,8 +8,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"knarr.dev/scheduler/plugins"
+	"knarr.dev/scheduler/snapshot"
 )
 
 // clock is a time that tests move, with a queue.
@@ -162,5 +164,53 @@ func TestQueueForgets(t *testing.T) {
 	c.popped("p")
 	if len(c.flights) != 1 || c.count(flying) != 1 {
 		t.Errorf("%d flights, counts %v", len(c.flights), c.counts)
+	}
+}
+
+func TestQueueQuiet(t *testing.T) {
+	c := newClock(t)
+	c.add(testPod("p", "1", "", 0))
+	before := c.popped("p").moment
+	c.happened(plugins.NodeTaints|plugins.NodeRoom, c.now)
+	for event, want := range map[plugins.Event]bool{plugins.NodeAdded | plugins.PodRemoved: true, plugins.NodeRoom: false, plugins.Anything: false} {
+		if got := c.quiet(event, before); got != want {
+			t.Errorf("quiet(%b) = %v, want %v", event, got, want)
+		}
+	}
+	if !c.quiet(plugins.Anything, c.moment) {
+		t.Error("not quiet after the last event")
+	}
+}
+
+func TestSignature(t *testing.T) {
+	base := func() *corev1.Pod { return apart(testPod("p", "1", "", 1)) }
+	other := base()
+	other.Name, other.UID, other.Spec.Containers[0].Image = "q", "q", "registry.example/other:1"
+	if signature(snapshot.NewPod(base())) != signature(snapshot.NewPod(other)) {
+		t.Error("pods alike have different signatures")
+	}
+	for name, change := range map[string]func(*corev1.Pod){
+		"namespace":  func(p *corev1.Pod) { p.Namespace = "other" },
+		"priority":   func(p *corev1.Pod) { p.Spec.Priority = new(int32(2)) },
+		"preemption": func(p *corev1.Pod) { never(p) },
+		"requests": func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
+		},
+		"labels":   func(p *corev1.Pod) { p.Labels = map[string]string{"app": "db"} },
+		"selector": func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"app": "web"} },
+		"ports":    func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} },
+		"affinity": func(p *corev1.Pod) { p.Spec.Affinity = nil },
+		"tolerations": func(p *corev1.Pod) {
+			p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+		},
+		"spreading": func(p *corev1.Pod) {
+			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1}}
+		},
+	} {
+		p := base()
+		change(p)
+		if signature(snapshot.NewPod(p)) == signature(snapshot.NewPod(base())) {
+			t.Errorf("%s: the signature is the same", name)
+		}
 	}
 }

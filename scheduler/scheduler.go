@@ -71,6 +71,7 @@ type Scheduler struct {
 	queue     *queue
 	nominated *nominations
 	cycle     *cycle
+	failures  memory
 	events    *recorder
 	metrics   *metrics
 
@@ -86,7 +87,7 @@ func New(cfg Config, c *client.Client, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		cfg: cfg, client: c, log: log, pods: client.Of(c, core.Pods), state: snapshot.NewState(), queue: queue, nominated: newNominations(),
 		cycle:  &cycle{plugins: plugins.All(), percent: cfg.PercentageOfNodesToScore, random: rand.New(rand.NewPCG(cfg.Seed, 1))},
-		events: newRecorder(c, cfg.Name), metrics: newMetrics(cfg.Name, queue), slots: make(chan struct{}, cfg.Parallelism),
+		events: newRecorder(c, cfg.Name), metrics: newMetrics(cfg.Name, queue), failures: memory{}, slots: make(chan struct{}, cfg.Parallelism),
 	}
 }
 
@@ -155,6 +156,9 @@ func (s *Scheduler) loop(ctx context.Context) error {
 
 // try gives one pod a node, or finds out why there is none.
 func (s *Scheduler) try(ctx context.Context, e *entry, pod *snapshot.Pod, snap *snapshot.Snapshot) {
+	if s.known(ctx, e, pod) {
+		return
+	}
 	s.state.Refresh(snap)
 	start := time.Now()
 	node, diagnosis := s.cycle.choose(pod, snap, s.nominated)
@@ -165,40 +169,60 @@ func (s *Scheduler) try(ctx context.Context, e *entry, pod *snapshot.Pod, snap *
 		s.launch(ctx, func() { s.bind(ctx, e, pod, name) })
 		return
 	}
-	message, chosen, nominated := diagnosis.message, (*candidate)(nil), s.nominated.node(pod.UID)
-	if diagnosis.rules != nil {
-		var why string
-		if chosen, why = s.cycle.preempt(diagnosis, nominated); why != "" {
-			message += " preemption: " + why
-		}
+	r := s.room(snap, pod, diagnosis)
+	if r.preempt == nil && r.nominated == "" {
+		s.failures.keep(signature(pod), failure{message: r.message, helps: r.helps, moment: e.moment})
 	}
 	s.metrics.attempt(resultUnschedulable, time.Since(start))
-	if chosen != nil {
-		s.metrics.preempts.Inc()
-		s.metrics.victims.Observe(float64(len(chosen.victims)))
-	}
-	switch {
-	case chosen != nil:
-		nominated = chosen.node.Name
-	case diagnosis.rules == nil || !terminating(snap, nominated, pod):
-		nominated = ""
-	}
-	s.nominated.set(pod, nominated)
-	helps := diagnosis.helps
-	s.launch(ctx, func() {
-		s.refuse(ctx, e, pod, refusal{corev1.PodReasonUnschedulable, message, nominated, helps, chosen})
-	})
+	s.nominated.set(pod, r.nominated)
+	s.launch(ctx, func() { s.refuse(ctx, e, pod, r) })
 }
 
-// terminating tells whether a pod of lower priority is about to leave the node.
-func terminating(snap *snapshot.Snapshot, node string, pod *snapshot.Pod) bool {
-	n := snap.Node(node)
-	if n == nil {
+// room looks for pods to preempt, and says what becomes of the pod.
+func (s *Scheduler) room(snap *snapshot.Snapshot, pod *snapshot.Pod, d *diagnosis) refusal {
+	r := refusal{reason: corev1.PodReasonUnschedulable, message: d.message, helps: d.helps}
+	if d.rules == nil {
+		return r
+	}
+	before, why := s.nominated.node(pod.UID), ""
+	if r.preempt, why = s.cycle.preempt(d, before); why != "" {
+		r.message += " preemption: " + why
+	}
+	if r.preempt != nil {
+		r.nominated = r.preempt.node.Name
+		s.metrics.preempts.Inc()
+		s.metrics.victims.Observe(float64(len(r.preempt.victims)))
+	} else if n := snap.Node(before); n != nil && terminating(n, pod) {
+		r.nominated = before // room is being made
+	}
+	return r
+}
+
+// known puts a pod back to wait if one like it was refused and nothing happened since that could help.
+func (s *Scheduler) known(ctx context.Context, e *entry, pod *snapshot.Pod) bool {
+	if len(s.failures) == 0 || s.nominated.node(pod.UID) != "" {
 		return false
 	}
-	for _, p := range n.Pods {
-		if p.DeletionTimestamp != nil && p.Priority() < pod.Priority() {
-			return true
+	f, refused := s.failures[signature(pod)]
+	if !refused || !s.queue.quiet(f.helps, f.moment) {
+		return false
+	}
+	if told(pod.Pod, f.message) {
+		s.queue.spare(e, f.helps, time.Now())
+		return true
+	}
+	s.metrics.attempt(resultUnschedulable, 0)
+	s.launch(ctx, func() {
+		s.refuse(ctx, e, pod, refusal{reason: corev1.PodReasonUnschedulable, message: f.message, helps: f.helps})
+	})
+	return true
+}
+
+// told tells whether a pod's condition says this already.
+func told(p *corev1.Pod, message string) bool {
+	for i := range p.Status.Conditions {
+		if c := &p.Status.Conditions[i]; c.Type == corev1.PodScheduled {
+			return c.Reason == corev1.PodReasonUnschedulable && c.Message == message && p.Status.NominatedNodeName == ""
 		}
 	}
 	return false

@@ -197,6 +197,43 @@ func (c *cluster) events(want ...string) {
 	}
 }
 
+// TestRefusesAlikeOnce has many pods alike that fit nowhere: one is tried, and when there is room, all are bound.
+func TestRefusesAlikeOnce(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	c := start(t, scheduler.Config{Metrics: registry})
+	c.node("a", "2")
+	c.create(pod("first", "1"))
+	c.until("first", "bound", bound)
+	for i := range 20 {
+		c.create(pod(fmt.Sprint("p", i), "4"))
+	}
+	for i := range 20 {
+		c.until(fmt.Sprint("p", i), "refused", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled).Reason == "Unschedulable" })
+	}
+	if got := computed(t, registry); got > 3 { // one for the first, one for its like, one more if that was before an event
+		t.Errorf("%d cycles", got)
+	}
+	c.node("b", "80")
+	for i := range 20 {
+		c.until(fmt.Sprint("p", i), "bound", bound)
+	}
+}
+
+// computed tells how many cycles there were.
+func computed(t *testing.T, registry *prometheus.Registry) uint64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "scheduler_scheduling_algorithm_duration_seconds" {
+			return f.Metric[0].GetHistogram().GetSampleCount()
+		}
+	}
+	return 0
+}
+
 func TestGatesHoldBack(t *testing.T) {
 	c := start(t, scheduler.Config{})
 	c.node("a", "2")

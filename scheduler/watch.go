@@ -108,8 +108,7 @@ func (s *Scheduler) podChanged(p, old *corev1.Pod) {
 		s.placed(p)
 	case p.Spec.SchedulerName != s.cfg.Name:
 	case p.DeletionTimestamp != nil:
-		s.queue.remove(p.UID)
-		s.nominated.remove(p.UID)
+		s.forget(p)
 	default:
 		s.pending(p)
 	}
@@ -118,8 +117,8 @@ func (s *Scheduler) podChanged(p, old *corev1.Pod) {
 // forget drops a pod that ended or is no more.
 func (s *Scheduler) forget(p *corev1.Pod) {
 	s.queue.remove(p.UID)
-	s.nominated.remove(p.UID)
-	if s.state.RemovePod(p.UID) {
+	kept := s.nominated.remove(p.UID) // room that others may have now
+	if s.state.RemovePod(p.UID) || kept {
 		s.queue.happened(plugins.PodRemoved, time.Now())
 	}
 }

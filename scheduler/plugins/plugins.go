@@ -29,8 +29,12 @@ const (
 	PodRemoved // a pod on a node ended, or is no more
 	PodChanged // labels or requests of a pod on a node
 	NamespaceChanged
-	// Anything is every kind of change.
-	Anything Event = 1<<iota - 1
+)
+
+// Kinds is how many kinds of change there are; Anything is all of them.
+const (
+	Kinds          = 9
+	Anything Event = 1<<Kinds - 1
 )
 
 // Verdict is why a node does not fit; the zero value means that it does.

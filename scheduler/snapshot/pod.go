@@ -79,6 +79,8 @@ type Pod struct {
 	Ports []corev1.ContainerPort
 	// With and Without are its required affinity and anti-affinity, Prefer its preferences (negative weights for anti-affinity).
 	With, Without, Prefer []Term
+	// Rank is the pod's priority.
+	Rank int32
 	// Owner is the controller of the pod; empty if it has none.
 	Owner types.UID
 }
@@ -104,6 +106,9 @@ func NewPod(p *corev1.Pod) *Pod {
 	padded.NonMissingContainerRequests = nonZero()
 	info := &Pod{
 		Pod: p, Requests: amounts(resourcehelper.PodRequests(p, real)), NonZero: amounts(resourcehelper.PodRequests(p, padded)),
+	}
+	if p.Spec.Priority != nil {
+		info.Rank = *p.Spec.Priority
 	}
 	for i := range p.Spec.Containers {
 		info.ports(&p.Spec.Containers[i])
@@ -137,14 +142,6 @@ func (p *Pod) On(node string) *Pod {
 	next := *p
 	next.Pod = &object
 	return &next
-}
-
-// Priority returns the pod's priority.
-func (p *Pod) Priority() int32 {
-	if p.Spec.Priority == nil {
-		return 0
-	}
-	return *p.Spec.Priority
 }
 
 // same tells whether two versions of a pod on a node are the same for scheduling, so that nothing need be computed.

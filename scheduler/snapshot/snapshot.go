@@ -10,6 +10,7 @@ package snapshot
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,8 @@ type Node struct {
 	// Cordoned is spec.unschedulable; Hard are the taints that keep pods off, Soft the others. They are here for speed.
 	Cordoned   bool
 	Hard, Soft []corev1.Taint
+	// Lowest is the lowest priority of the pods; the highest there is if there are none.
+	Lowest int32
 	// Images are the sizes of the images that the node has, by name.
 	Images map[string]int64
 }
@@ -54,27 +57,35 @@ func (n *Node) Domain(key string) (string, bool) {
 
 // AddPod returns the node with one more pod.
 func (n *Node) AddPod(p *Pod) *Node {
-	pods := make([]*Pod, len(n.Pods)+1, len(n.Pods)+2)
-	copy(pods, n.Pods)
-	pods[len(n.Pods)] = p
-	return n.with(pods, p, 1)
+	next := *n
+	next.Pods = make([]*Pod, len(n.Pods)+1)
+	copy(next.Pods, n.Pods)
+	next.Pods[len(n.Pods)] = p
+	next.Lowest = min(n.Lowest, p.Rank)
+	next.Requested, next.NonZero = n.Requested.plus(&p.Requests, 1), n.NonZero.plus(&p.NonZero, 1)
+	return &next
 }
 
 // RemovePod returns the node without a pod; the node itself if the pod is not there.
 func (n *Node) RemovePod(uid types.UID) *Node {
-	i := slices.IndexFunc(n.Pods, func(p *Pod) bool { return p.UID == uid })
-	if i < 0 {
+	if !slices.ContainsFunc(n.Pods, func(p *Pod) bool { return p.UID == uid }) {
 		return n
 	}
-	p := n.Pods[i]
-	return n.with(slices.Delete(slices.Clone(n.Pods), i, i+1), p, -1)
+	return n.Keep(func(p *Pod) bool { return p.UID != uid })
 }
 
-func (n *Node) with(pods []*Pod, changed *Pod, sign int64) *Node {
+// Keep returns the node with only some of its pods.
+func (n *Node) Keep(wanted func(*Pod) bool) *Node {
 	next := *n
-	next.Pods = pods
-	next.Requested = n.Requested.plus(&changed.Requests, sign)
-	next.NonZero = n.NonZero.plus(&changed.NonZero, sign)
+	next.Pods, next.Lowest = make([]*Pod, 0, len(n.Pods)), math.MaxInt32
+	for _, p := range n.Pods {
+		if wanted(p) {
+			next.Pods = append(next.Pods, p)
+			next.Lowest = min(next.Lowest, p.Rank)
+			continue
+		}
+		next.Requested, next.NonZero = next.Requested.plus(&p.Requests, -1), next.NonZero.plus(&p.NonZero, -1)
+	}
 	return &next
 }
 
@@ -241,7 +252,7 @@ func (s *State) SetNode(node *corev1.Node) {
 	defer s.mu.Unlock()
 	before := s.nodes[node.Name]
 	if before == nil {
-		n := (&Node{}).withNode(node)
+		n := (&Node{Lowest: math.MaxInt32}).withNode(node)
 		for _, p := range s.orphans[node.Name] {
 			n = n.AddPod(p)
 		}
