@@ -7,6 +7,9 @@
 // Rules is pure and says what nftables should hold; package nft makes the kernel match it. Run follows Services and
 // EndpointSlices and changes only what a change touches, in one transaction. It also lets pods reach the world outside the cluster:
 // their addresses are translated to the node's. IPv4 only.
+//
+// A connection keeps the endpoint it got, whatever becomes of the Service; new ones, and all of UDP, go where the Service says now.
+// It needs the programs nft and nsenter.
 package proxy
 
 import (
@@ -128,9 +131,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// prepare makes the kernel settings that the rules count on. undo takes back what would be unsafe without them.
+// prepare makes the kernel settings that the rules count on. undo takes back what would be wrong without them.
 func (p *Proxy) prepare(ctx context.Context) (undo func(context.Context) error) {
-	undo = func(context.Context) error { return nil }
 	// Pods of one bridge answer each other directly unless bridged packets pass the rules too.
 	if err := p.netns.FilterBridges(ctx); err != nil {
 		p.log.Warn("pods see Services of their own node under the node's address: the kernel lacks br_netfilter", "err", err)
@@ -139,11 +141,33 @@ func (p *Proxy) prepare(ctx context.Context) (undo func(context.Context) error) 
 	if _, err := p.netns.Set("net/ipv4/ip_forward", "1"); err != nil {
 		p.log.Warn("traffic to Services is not forwarded", "err", err)
 	}
+	route, loopback := p.route(), p.routeLoopback()
+	return func(ctx context.Context) error { return errors.Join(route(), loopback(ctx)) }
+}
+
+// route lets programs on the node reach Services even if it has no default route.
+func (p *Proxy) route() (undo func() error) {
+	undo = func() error { return nil }
+	at := slices.IndexFunc(p.node.Addresses, func(a netip.Addr) bool { return !a.IsLoopback() })
+	if at < 0 || !p.node.Services.IsValid() {
+		return undo
+	}
+	back, err := p.netns.Route(p.node.Services, p.node.Addresses[at])
+	if err != nil {
+		p.log.Warn("programs on the node reach Services only by a default route", "err", err)
+		return undo
+	}
+	return back
+}
+
+// routeLoopback lets node ports answer on loopback addresses.
+func (p *Proxy) routeLoopback() (undo func(context.Context) error) {
+	undo = func(context.Context) error { return nil }
 	if !p.node.Loopback() {
 		return undo
 	}
-	const routeLocal = "net/ipv4/conf/all/route_localnet"
-	was, err := p.netns.Set(routeLocal, "1")
+	const key = "net/ipv4/conf/all/route_localnet"
+	was, err := p.netns.Set(key, "1")
 	if err != nil {
 		p.log.Warn("node ports do not answer on loopback addresses", "err", err)
 	}
@@ -155,7 +179,7 @@ func (p *Proxy) prepare(ctx context.Context) (undo func(context.Context) error) 
 		if err != nil || slices.ContainsFunc(tables, func(name string) bool { return strings.HasPrefix(name, tablePrefix) }) {
 			return err // another proxy still guards and needs it
 		}
-		_, err = p.netns.Set(routeLocal, was)
+		_, err = p.netns.Set(key, was)
 		return err
 	}
 }

@@ -94,11 +94,12 @@ func newNetwork(t testing.TB, addresses ...string) *network {
 		n.ip(pod, fmt.Sprintf("addr add 10.42.0.%d/24 dev eth0", i+2))
 		n.ip(pod, "link set eth0 up")
 		n.ip(pod, "route add default via 10.42.0.1")
-		n.serve(pod, string(rune('a'+i)), 8080)
+		n.serve(pod, string(rune('a'+i)), ":8080")
 	}
-	n.serve(n.outside, "outside", 8080)
+	n.serve(n.outside, "outside", ":8080")
+	n.serve(n.node, "node", "10.44.0.11:8080")
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	p := New(Config{NodeName: "here", NodeIPs: n.view.Addresses, NetNS: n.node.Path}, nil, log)
+	p := New(Config{NodeName: "here", NodeIPs: n.view.Addresses, NetNS: n.node.Path, ServiceCIDR: n.view.Services}, nil, log)
 	p.prepare(t.Context())
 	n.host = nft.NewHost("knarr-proxy", n.node, log)
 	n.rules(nil)
@@ -114,14 +115,14 @@ func (n *network) ip(where nft.Namespace, command string) {
 }
 
 // serve answers every TCP line and UDP packet with its name and the address of who asked.
-func (n *network) serve(where nft.Namespace, name string, port int) {
+func (n *network) serve(where nft.Namespace, name, address string) {
 	n.t.Helper()
-	l, err := where.Listen(n.t.Context(), fmt.Sprintf(":%d", port))
+	l, err := where.Listen(n.t.Context(), address)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	var u net.PacketConn
-	if err := where.Inside(func() (err error) { u, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port)); return err }); err != nil {
+	if err := where.Inside(func() (err error) { u, err = net.ListenPacket("udp4", address); return err }); err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { l.Close(); u.Close() })
@@ -287,6 +288,14 @@ func TestTraffic(t *testing.T) {
 		{"balancer with allowed sources", "LoadBalancer 10.43.0.9 80 balancer=192.0.2.88 range=10.42.0.2/32", []string{"10.42.0.4@here"}, []try{
 			{"a", "192.0.2.88:80", "c 10.42.0.1"},
 			{"b", "192.0.2.88:80", "nothing"}}},
+		{"the node itself is the endpoint", "NodePort 10.43.0.9 80 nodePort=30080", []string{"10.44.0.11@here"}, []try{
+			{"a", "10.43.0.9:80", "node 10.42.0.2"},
+			{"node", "10.43.0.9:80", "node 10.42.0.1"}, // one of its addresses
+			{"node", "127.0.0.1:30080", "node 10.42.0.1"},
+			{"outside", "10.44.0.11:30080", "node 10.44.0.1"}}},
+		{"the node itself is the endpoint over UDP", "ClusterIP 10.43.0.9 80/UDP", []string{"10.44.0.11@here"}, []try{
+			{"a", "10.43.0.9:80", "node 10.42.0.2"},
+			{"node", "10.43.0.9:80", "node 10.42.0.1"}}},
 		{"pods go out as the node", "ClusterIP 10.43.0.9 80", []string{"10.42.0.3@here"}, []try{
 			{"a", "192.0.2.1:8080", "outside 10.44.0.11"},
 			{"a", "10.44.0.1:8080", "outside 10.42.0.2"}, // other nodes see pods as they are
@@ -312,9 +321,20 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+func TestNodeWithoutDefaultRoute(t *testing.T) {
+	n := newNetwork(t, "10.44.0.11")
+	n.ip(n.node, "route del default")
+	n.rules(testService("ClusterIP 10.43.0.9 80"), "10.42.0.3@here")
+	for to, want := range map[string]string{"10.43.0.9:80": "b 10.42.0.1", "10.43.0.9:81": "refused"} {
+		if got := n.ask(n.node, "tcp", to); got != want {
+			t.Errorf("to %s: got %q, want %q", to, got, want)
+		}
+	}
+}
+
 func TestLoopbackAddressesStayOnTheNode(t *testing.T) {
 	n := newNetwork(t, "10.44.0.11", "127.0.0.1")
-	n.serve(n.node, "private", 9000)
+	n.serve(n.node, "private", ":9000")
 	n.ip(n.outside, "route del local 127.0.0.0/8 dev lo table local")
 	n.ip(n.outside, "addr del 127.0.0.1/8 dev lo")
 	n.ip(n.outside, "route add 127.0.0.0/8 via 10.44.0.11 src 10.44.0.1")

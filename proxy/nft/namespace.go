@@ -106,6 +106,33 @@ func (n Namespace) FilterBridges(ctx context.Context) error {
 	return err
 }
 
+// Route makes a range of addresses that no interface has reachable for programs of the namespace, which send from the address src, so that
+// rules get to see it: without a route, there is no packet. undo takes it back.
+func (n Namespace) Route(to netip.Prefix, src netip.Addr) (undo func() error, err error) {
+	var route *netlink.Route
+	err = n.Inside(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		route = &netlink.Route{
+			LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: src.AsSlice(),
+			Dst: &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)},
+		}
+		return netlink.RouteReplace(route)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("route to %s: %w", to, err)
+	}
+	return func() error {
+		err := n.Inside(func() error { return netlink.RouteDel(route) })
+		if errors.Is(err, unix.ESRCH) {
+			return nil // gone with the network
+		}
+		return err
+	}, nil
+}
+
 // Listen opens a TCP listener.
 func (n Namespace) Listen(ctx context.Context, address string) (l net.Listener, err error) {
 	err = n.Inside(func() (err error) {
