@@ -6,9 +6,11 @@ package openapi
 import (
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -133,6 +135,36 @@ func TestSchemas(t *testing.T) {
 		if b, _ := json.Marshal(got); string(b) != c.want {
 			t.Errorf("%s: %s is %s, want %s", c.name, c.path, b, c.want)
 		}
+	}
+}
+
+// TestDocumentsAreThoseOfKubernetes compares, to the byte, the documents of groups of which all resources are served.
+func TestDocumentsAreThoseOfKubernetes(t *testing.T) {
+	recorded, err := os.ReadFile("testdata/kubernetes-1.36.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := api.Kinds()
+	m, all := newModels(kinds), parts(kinds)
+	compared := 0
+	for line := range strings.Lines(string(recorded)) {
+		var name, want string
+		var paths int
+		if n, _ := fmt.Sscan(line, &name, &paths, &want); n != 3 || all[name].paths == nil {
+			continue
+		}
+		o := outline3(m, all[name])
+		if len(o.paths) != paths {
+			t.Logf("%s has %d paths of %d", name, len(o.paths), paths)
+			continue
+		}
+		compared++
+		if got := hash(o.json3(nil)); got != want {
+			t.Errorf("%s differs from Kubernetes'", name)
+		}
+	}
+	if compared < 10 {
+		t.Errorf("compared %d documents", compared)
 	}
 }
 

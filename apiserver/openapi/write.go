@@ -94,6 +94,14 @@ func (w *writer) schema(s *schema, kinds []gvks.GroupVersionKind) {
 		return
 	}
 	w.field("description", s.description)
+	if !w.v3 || len(s.oneOf) == 0 {
+		w.field("type", s.typ)
+	}
+	w.field("format", s.format)
+	if w.v3 && s.defaultValue != "" {
+		w.key("default")
+		w.raw(s.defaultValue)
+	}
 	if w.v3 && len(s.oneOf) > 0 {
 		w.key("oneOf")
 		w.open('[')
@@ -103,13 +111,6 @@ func (w *writer) schema(s *schema, kinds []gvks.GroupVersionKind) {
 			w.close('}')
 		}
 		w.close(']')
-	} else {
-		w.field("type", s.typ)
-	}
-	w.field("format", s.format)
-	if w.v3 && s.defaultValue != "" {
-		w.key("default")
-		w.raw(s.defaultValue)
 	}
 	if s.ref != "" {
 		if w.v3 {
@@ -212,7 +213,18 @@ func (w *writer) operationKind(op operation) {
 	w.field("x-kubernetes-action", op.action)
 	if op.gvk != nil {
 		w.key("x-kubernetes-group-version-kind")
-		w.kind(*op.gvk)
+		if !w.v3 {
+			w.kind(*op.gvk)
+			return
+		}
+		w.open('{') // in another order, so that documents equal those of Kubernetes to the byte
+		w.key("group")
+		w.string(op.gvk.Group)
+		w.key("version")
+		w.string(op.gvk.Version)
+		w.key("kind")
+		w.string(op.gvk.Kind)
+		w.close('}')
 	}
 }
 
