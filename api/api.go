@@ -15,6 +15,7 @@ import (
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/events"
+	"knarr.dev/api/policy"
 	"knarr.dev/api/rbac"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
@@ -43,6 +44,7 @@ func Kinds() []*resource.Kind {
 		rbac.RoleBindings.Kind,
 		rbac.ClusterRoles.Kind,
 		rbac.ClusterRoleBindings.Kind,
+		policy.PodDisruptionBudgets.Kind,
 		scheduling.PriorityClasses.Kind,
 		events.Events.Kind,
 		authentication.TokenReviews.Kind,

@@ -114,7 +114,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 			Ports: []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port)}},
 		},
 	}, nil)
-	if s.cfg.AdvertiseIP.IsValid() {
+	if s.cfg.AdvertiseIP.IsValid() && !s.cfg.AdvertiseIP.IsLoopback() { // endpoints may not be on loopback
 		s.firstEndpoints(add, port)
 	}
 	return namespaces, others
@@ -157,7 +157,7 @@ func (s *Server) builtinHooks() []hooks.Hook {
 	store := s.objects()
 	all := []hooks.Hook{
 		hooks.Service(store, s.cfg.ServiceCIDR, s.cfg.NodePorts),
-		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Resize(), hooks.NewPod(), hooks.Finalize(),
+		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
 		hooks.Approval(),
 	}
 	served := all[:0]

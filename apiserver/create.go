@@ -169,6 +169,13 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 // problems are all problems of an object; old is nil for a new one.
 func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	k := r.hub
+	if r.kind.Stored != nil && r.kind.ValidateCreate != nil { // which has rules of its own
+		k = r.kind
+		obj = r.served(obj)
+		if old != nil {
+			old = r.served(old)
+		}
+	}
 	name := validation.ValidateNameFunc(validation.NameIsDNSSubdomain)
 	if k.Name != nil {
 		name = k.Name
@@ -183,6 +190,9 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		if k.Validate != nil {
 			errs = append(errs, k.Validate(obj)...)
 		}
+		if k.ValidateCreate != nil {
+			errs = append(errs, k.ValidateCreate(obj)...)
+		}
 		return errs
 	}
 	// Kubernetes checks metadata of updates twice, and says so in the causes: once for all kinds and once for each.
@@ -190,7 +200,9 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
 	errs = append(errs, changes...)
 	if k.Resource != "events" { // which has no rules of its own for metadata
-		errs = append(errs, changes...)
+		if k.Resource != "limitranges" { // which has none for updates
+			errs = append(errs, changes...)
+		}
 		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
 		errs = append(errs, finalizerProblems(k, obj, meta)...)
 	}
@@ -201,6 +213,14 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		errs = append(errs, k.ValidateUpdate(obj, old)...)
 	}
 	return errs
+}
+
+// served is the form of a stored object in which it is asked for.
+func (r *registry) served(hub resource.Object) resource.Object {
+	if obj, err := r.kind.Stored.FromHub(hub); err == nil {
+		return obj
+	}
+	return hub
 }
 
 // finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.

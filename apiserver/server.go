@@ -65,7 +65,8 @@ type Config struct {
 	ServiceCIDR netip.Prefix
 	// NodePorts is the range of node ports; 30000-32767 if it is zero.
 	NodePorts [2]int
-	// AdvertiseIP and AdvertisePort are the endpoint of the service default/kubernetes; none is written without an address.
+	// AdvertiseIP and AdvertisePort are the endpoint of the service default/kubernetes; none is written without an
+	// address, or for one on loopback.
 	AdvertiseIP   netip.Addr
 	AdvertisePort int
 

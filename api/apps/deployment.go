@@ -38,6 +38,9 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 		}
 	},
 	Validate: validateDeployment,
+	Warnings: func(d *appsv1.Deployment) []string {
+		return core.TemplateWarnings(field.NewPath("spec", "template"), &d.Spec.Template)
+	},
 	ValidateUpdate: func(d, old *appsv1.Deployment) field.ErrorList {
 		return apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
 	},
@@ -55,7 +58,7 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 			status := obj.Status
 			*obj = *old.DeepCopy()
 			obj.Status = status
-		}},
+		}, Validate: validateDeploymentStatus},
 		Scale: &resource.Scale[appsv1.Deployment]{
 			Path: ".spec.replicas",
 			Get: func(d *appsv1.Deployment) (int32, int32, string) {
@@ -118,29 +121,85 @@ func validateStrategy(s *appsv1.DeploymentStrategy, at *field.Path) field.ErrorL
 		}
 		return nil
 	case appsv1.RollingUpdateDeploymentStrategyType:
-		surge, err := intstr.GetScaledValueFromIntOrPercent(s.RollingUpdate.MaxSurge, 100, true)
-		if err != nil || surge < 0 {
-			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxSurge"), *s.RollingUpdate.MaxSurge, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")}
+		if s.RollingUpdate == nil {
+			return field.ErrorList{field.Required(at.Child("rollingUpdate"), "this should be defaulted and never be nil")}
 		}
-		unavailable, err := intstr.GetScaledValueFromIntOrPercent(s.RollingUpdate.MaxUnavailable, 100, true)
-		if err != nil || unavailable < 0 {
-			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxUnavailable"), *s.RollingUpdate.MaxUnavailable, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")}
+		surge, unavailable := s.RollingUpdate.MaxSurge, s.RollingUpdate.MaxUnavailable
+		at = at.Child("rollingUpdate")
+		problems := core.CountOrPercent(unavailable, at.Child("maxUnavailable"))
+		problems = append(problems, core.CountOrPercent(surge, at.Child("maxSurge"))...)
+		if none(unavailable) && none(surge) {
+			problems = append(problems, field.Invalid(at.Child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0"))
 		}
-		if surge == 0 && unavailable == 0 {
-			return field.ErrorList{field.Invalid(at.Child("rollingUpdate", "maxUnavailable"), *s.RollingUpdate.MaxUnavailable, "may not be 0 when `maxSurge` is 0")}
-		}
-		return nil
+		return append(problems, core.AtMostAll(unavailable, at.Child("maxUnavailable"))...)
 	}
-	return field.ErrorList{field.NotSupported(at.Child("type"), s.Type,
+	return field.ErrorList{field.NotSupported(at, core.Shown(s),
 		[]appsv1.DeploymentStrategyType{appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType})}
 }
 
-func validateRestart(t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
-	if t.Spec.RestartPolicy == corev1.RestartPolicyAlways {
-		return nil
+// none tells whether a count or percentage is 0 or no number at all.
+func none(v *intstr.IntOrString) bool {
+	if v.Type == intstr.Int {
+		return v.IntVal == 0
 	}
-	return field.ErrorList{field.NotSupported(path.Child("template", "spec", "restartPolicy"), t.Spec.RestartPolicy,
-		[]corev1.RestartPolicy{corev1.RestartPolicyAlways})}
+	percent, _ := core.Percent(v)
+	return percent == 0
+}
+
+// validateRestart checks what the pods of workloads that go on for ever must be.
+func validateRestart(t *corev1.PodTemplateSpec, path *field.Path) (problems field.ErrorList) {
+	at := path.Child("template", "spec")
+	if t.Spec.RestartPolicy != corev1.RestartPolicyAlways {
+		problems = append(problems, field.NotSupported(at.Child("restartPolicy"), t.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
+	}
+	if t.Spec.ActiveDeadlineSeconds != nil {
+		problems = append(problems, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+	}
+	return problems
+}
+
+// count is one of the numbers of a status.
+type count struct {
+	name  string
+	value int32
+}
+
+// validateCounts checks the numbers of a status: none below 0, none but the first above the first, available ones ready.
+func validateCounts(counts []count, observed int64) (problems field.ErrorList) {
+	at := field.NewPath("status")
+	for _, c := range counts {
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(c.value), at.Child(c.name))...)
+	}
+	problems = append(problems, apivalidation.ValidateNonnegativeField(observed, at.Child("observedGeneration"))...)
+	for _, c := range counts[1:] {
+		if c.value > counts[0].value {
+			problems = append(problems, field.Invalid(at.Child(c.name), c.value, "cannot be greater than status.replicas"))
+		}
+	}
+	return problems
+}
+
+func notReady(available, ready int32) field.ErrorList {
+	if available > ready {
+		return field.ErrorList{field.Invalid(field.NewPath("status", "availableReplicas"), available, "cannot be greater than readyReplicas")}
+	}
+	return nil
+}
+
+func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
+	s := &d.Status
+	problems := validateCounts([]count{
+		{"replicas", s.Replicas}, {"updatedReplicas", s.UpdatedReplicas}, {"readyReplicas", s.ReadyReplicas}, {"availableReplicas", s.AvailableReplicas},
+	}, s.ObservedGeneration)
+	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(s.UnavailableReplicas), field.NewPath("status", "unavailableReplicas"))...)
+	problems = append(problems, notReady(s.AvailableReplicas, s.ReadyReplicas)...)
+	if at := field.NewPath("status", "collisionCount"); s.CollisionCount != nil {
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.CollisionCount), at)...)
+		if old.Status.CollisionCount != nil && *s.CollisionCount < *old.Status.CollisionCount {
+			problems = append(problems, field.Invalid(at, *s.CollisionCount, "cannot be decremented"))
+		}
+	}
+	return problems
 }
 
 func containerNames(s *corev1.PodSpec) string {

@@ -41,6 +41,9 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 		}
 	},
 	Validate: validateReplicaSet,
+	Warnings: func(r *appsv1.ReplicaSet) []string {
+		return core.TemplateWarnings(field.NewPath("spec", "template"), &r.Spec.Template)
+	},
 	ValidateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
 		return apivalidation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
 	},
@@ -62,6 +65,12 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 			status := obj.Status
 			*obj = *old.DeepCopy()
 			obj.Status = status
+		}, Validate: func(obj, _ *appsv1.ReplicaSet) field.ErrorList {
+			s := &obj.Status
+			problems := validateCounts([]count{
+				{"replicas", s.Replicas}, {"fullyLabeledReplicas", s.FullyLabeledReplicas}, {"readyReplicas", s.ReadyReplicas}, {"availableReplicas", s.AvailableReplicas},
+			}, s.ObservedGeneration)
+			return append(problems, notReady(s.AvailableReplicas, s.ReadyReplicas)...)
 		}},
 		Scale: &resource.Scale[appsv1.ReplicaSet]{
 			Path: ".spec.replicas",

@@ -19,8 +19,10 @@ import (
 // Endpoints lists the addresses behind a Service, in the old form.
 var Endpoints = resource.WithList(resource.Define(resource.Definition[corev1.Endpoints]{
 	Group: "", Version: "v1", Kind: "Endpoints", Resource: "endpoints",
-	ShortNames: []string{"ep"},
-	Scope:      resource.Namespaced,
+	ShortNames:     []string{"ep"},
+	Scope:          resource.Namespaced,
+	CreateOnUpdate: true,
+	Validate:       validateEndpoints,
 	Default: func(e *corev1.Endpoints) {
 		for i := range e.Subsets {
 			for j := range e.Subsets[i].Ports {

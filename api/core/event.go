@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -21,6 +22,7 @@ var Events = resource.WithList(resource.Define(resource.Definition[corev1.Event]
 	ShortNames: []string{"ev"},
 	Scope:      resource.Namespaced,
 	TTL:        time.Hour,
+	Validate:   func(e *corev1.Event) field.ErrorList { return validateEvent(e, "reportingComponent") },
 	Columns: []resource.Column[corev1.Event]{
 		{Name: "Last Seen", Value: func(e *corev1.Event, now time.Time) any { return lastSeen(e, now) }},
 		{Name: "Type", Value: func(e *corev1.Event, _ time.Time) any { return e.Type }},

@@ -5,6 +5,7 @@ package core
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -23,6 +26,7 @@ var Namespaces = resource.WithList(resource.Define(resource.Definition[corev1.Na
 	Scope:      resource.Cluster,
 	Name:       apivalidation.ValidateNamespaceName,
 	Default: func(n *corev1.Namespace) {
+		orDefault(&n.Status.Phase, corev1.NamespaceActive)
 		if n.Name == "" {
 			return
 		}
@@ -41,6 +45,12 @@ var Namespaces = resource.WithList(resource.Define(resource.Definition[corev1.Na
 		n.Spec.Finalizers = old.Spec.Finalizers
 		n.Status = old.Status
 	},
+	Validate: func(n *corev1.Namespace) (problems field.ErrorList) {
+		for _, f := range n.Spec.Finalizers {
+			problems = append(problems, finalizerName(string(f), field.NewPath("spec", "finalizers"))...)
+		}
+		return problems
+	},
 	Columns: []resource.Column[corev1.Namespace]{
 		{Name: "Status", Value: func(n *corev1.Namespace, _ time.Time) any { return string(n.Status.Phase) }},
 	},
@@ -52,8 +62,32 @@ var Namespaces = resource.WithList(resource.Define(resource.Definition[corev1.Na
 			status := obj.Status
 			*obj = *old.DeepCopy()
 			obj.Status = status
+		}, Validate: func(obj, _ *corev1.Namespace) field.ErrorList {
+			at := field.NewPath("status", "Phase")
+			switch phase := obj.Status.Phase; {
+			case obj.DeletionTimestamp.IsZero() && phase != corev1.NamespaceActive:
+				return field.ErrorList{field.Invalid(at, phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+			case !obj.DeletionTimestamp.IsZero() && phase != corev1.NamespaceTerminating:
+				return field.ErrorList{field.Invalid(at, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
+			}
+			return nil
 		}},
 		Others: []resource.Subresource{{Name: "finalize", Kind: coreKind("Namespace"), Verbs: []string{"update"}}},
 	},
 	DefaultPropagation: metav1.DeletePropagationBackground,
 }), func() runtime.Object { return new(corev1.NamespaceList) })
+
+// finalizerName checks a finalizer: one of Kubernetes' own, or a name with a domain.
+func finalizerName(name string, at *field.Path) (problems field.ErrorList) {
+	for _, m := range validation.IsQualifiedName(name) {
+		problems = append(problems, field.Invalid(at, name, m))
+	}
+	if len(problems) > 0 || strings.Contains(name, "/") {
+		return problems
+	}
+	switch name {
+	case string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified")}
+}

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
 )
@@ -24,11 +25,19 @@ var Nodes = resource.WithList(resource.Define(resource.Definition[corev1.Node]{
 	Scope:       resource.Cluster,
 	StoragePath: "minions",
 	Default: func(n *corev1.Node) {
+		samePodCIDRs(&n.Spec)
 		if n.Status.Capacity != nil && n.Status.Allocatable == nil {
 			n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 		}
 	},
-	PrepareUpdate: func(n, old *corev1.Node) { n.Status = *old.Status.DeepCopy() },
+	PrepareCreate: func(n *corev1.Node) { n.Spec.ConfigSource = nil },
+	PrepareUpdate: func(n, old *corev1.Node) {
+		n.Status = *old.Status.DeepCopy()
+		n.Spec.ConfigSource = old.Spec.ConfigSource
+	},
+	Validate:       validateNode,
+	ValidateUpdate: validateNodeUpdate,
+	Warnings:       nodeWarnings,
 	Columns: []resource.Column[corev1.Node]{
 		{Name: "Status", Value: func(n *corev1.Node, _ time.Time) any { return nodeStatusText(n) }},
 		{Name: "Roles", Value: func(n *corev1.Node, _ time.Time) any { return nodeRoles(n) }},
@@ -37,7 +46,7 @@ var Nodes = resource.WithList(resource.Define(resource.Definition[corev1.Node]{
 		{Name: "Internal-IP", Wide: true, Value: func(n *corev1.Node, _ time.Time) any { return nodeAddress(n, corev1.NodeInternalIP) }},
 		{Name: "External-IP", Wide: true, Value: func(n *corev1.Node, _ time.Time) any { return nodeAddress(n, corev1.NodeExternalIP) }},
 		{Name: "OS-Image", Wide: true, Value: func(n *corev1.Node, _ time.Time) any { return orUnknown(n.Status.NodeInfo.OSImage) }},
-		{Name: "Kernel-Version", Wide: true, Value: func(n *corev1.Node, _ time.Time) any { return orUnknown(n.Status.NodeInfo.KernelVersion) }},
+		{Name: "Kernel-Version", Wide: true, Value: func(n *corev1.Node, _ time.Time) any { return kernel(n) }},
 		{Name: "Container-Runtime", Wide: true, Value: func(n *corev1.Node, _ time.Time) any {
 			return orUnknown(n.Status.NodeInfo.ContainerRuntimeVersion)
 		}},
@@ -52,7 +61,7 @@ var Nodes = resource.WithList(resource.Define(resource.Definition[corev1.Node]{
 			fieldsOwned := obj.ManagedFields
 			*obj = *old.DeepCopy()
 			obj.Status, obj.Labels, obj.Annotations, obj.ManagedFields = status, labels, annotations, fieldsOwned
-		}},
+		}, Validate: func(obj, _ *corev1.Node) field.ErrorList { return validateCapacity(obj) }},
 		Others: []resource.Subresource{
 			{Name: "proxy", Kind: coreKind("NodeProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
 		},

@@ -45,6 +45,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 		}
 	},
 	Validate:       validatePod,
+	ValidateCreate: validatePodCreate,
 	ValidateUpdate: validatePodUpdate,
 	Warnings:       podWarnings,
 	Columns:        podColumns,

@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidatePodCreate returns the problems that only new pods have.
-func ValidatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
+// validatePodCreate returns the problems that only new pods have.
+func validatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
 	at := field.NewPath("spec")
 	if len(p.Spec.EphemeralContainers) > 0 {
 		problems = append(problems, field.Forbidden(at.Child("ephemeralContainers"), "cannot be set on create"))

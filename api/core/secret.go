@@ -4,6 +4,10 @@
 package core
 
 import (
+	"crypto/tls"
+	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,21 +35,18 @@ var Secrets = resource.WithList(resource.Define(resource.Definition[corev1.Secre
 		}
 		s.StringData = nil
 	},
-	Validate: validateSecret,
-	ValidateUpdate: func(s, old *corev1.Secret) (problems field.ErrorList) {
-		if s.Type != old.Type {
-			problems = append(problems, field.Invalid(field.NewPath("type"), s.Type, apivalidation.FieldImmutableErrorMsg))
+	ValidateCreate: validateSecret,
+	ValidateUpdate: func(s, old *corev1.Secret) field.ErrorList {
+		return append(validateSecretChange(s, old), validateSecret(s)...)
+	},
+	Warnings: func(s *corev1.Secret) []string {
+		if s.Type != corev1.SecretTypeTLS {
+			return nil
 		}
-		if old.Immutable == nil || !*old.Immutable {
-			return problems
+		if _, err := tls.X509KeyPair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]); err != nil {
+			return []string{err.Error()}
 		}
-		if s.Immutable == nil || !*s.Immutable {
-			problems = append(problems, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
-		}
-		if !equality.Semantic.DeepEqual(s.Data, old.Data) {
-			problems = append(problems, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
-		}
-		return problems
+		return nil
 	},
 	Columns: []resource.Column[corev1.Secret]{
 		{Name: "Type", Value: func(s *corev1.Secret, _ time.Time) any { return string(s.Type) }},
@@ -56,15 +57,73 @@ var Secrets = resource.WithList(resource.Define(resource.Definition[corev1.Secre
 }), func() runtime.Object { return new(corev1.SecretList) })
 
 func validateSecret(s *corev1.Secret) (problems field.ErrorList) {
-	total := 0
-	for key, value := range s.Data {
+	total, data := 0, field.NewPath("data")
+	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		for _, m := range validation.IsConfigMapKey(key) {
-			problems = append(problems, field.Invalid(field.NewPath("data").Key(key), key, m))
+			problems = append(problems, field.Invalid(data.Key(key), key, m))
 		}
-		total += len(value)
+		total += len(s.Data[key])
 	}
 	if total > corev1.MaxSecretSize {
-		problems = append(problems, field.TooLong(field.NewPath("data"), "", corev1.MaxSecretSize))
+		problems = append(problems, field.TooLong(data, "", corev1.MaxSecretSize))
+	}
+	return append(problems, validateSecretType(s, data)...)
+}
+
+// validateSecretType checks that a Secret has what its type promises.
+func validateSecretType(s *corev1.Secret, data *field.Path) (problems field.ErrorList) {
+	need := func(keys ...string) {
+		for _, key := range keys {
+			if _, ok := s.Data[key]; !ok {
+				problems = append(problems, field.Required(data.Key(key), ""))
+			}
+		}
+	}
+	document := func(key string) {
+		if need(key); len(problems) > 0 {
+			return
+		}
+		var any map[string]any
+		if err := json.Unmarshal(s.Data[key], &any); err != nil {
+			problems = append(problems, field.Invalid(data.Key(key), "<secret contents redacted>", err.Error()))
+		}
+	}
+	switch s.Type {
+	case corev1.SecretTypeServiceAccountToken:
+		if s.Annotations[corev1.ServiceAccountNameKey] == "" {
+			problems = append(problems, field.Required(field.NewPath("metadata", "annotations").Key(corev1.ServiceAccountNameKey), ""))
+		}
+	case corev1.SecretTypeDockercfg:
+		document(corev1.DockerConfigKey)
+	case corev1.SecretTypeDockerConfigJson:
+		document(corev1.DockerConfigJsonKey)
+	case corev1.SecretTypeBasicAuth:
+		_, user := s.Data[corev1.BasicAuthUsernameKey]
+		if _, password := s.Data[corev1.BasicAuthPasswordKey]; !user && !password {
+			need(corev1.BasicAuthUsernameKey, corev1.BasicAuthPasswordKey)
+		}
+	case corev1.SecretTypeSSHAuth:
+		if len(s.Data[corev1.SSHAuthPrivateKey]) == 0 {
+			problems = append(problems, field.Required(data.Key(corev1.SSHAuthPrivateKey), ""))
+		}
+	case corev1.SecretTypeTLS:
+		need(corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
+	}
+	return problems
+}
+
+func validateSecretChange(s, old *corev1.Secret) (problems field.ErrorList) {
+	if s.Type != old.Type {
+		problems = append(problems, field.Invalid(field.NewPath("type"), s.Type, apivalidation.FieldImmutableErrorMsg))
+	}
+	if old.Immutable == nil || !*old.Immutable {
+		return problems
+	}
+	if s.Immutable == nil || !*s.Immutable {
+		problems = append(problems, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
+	}
+	if !equality.Semantic.DeepEqual(s.Data, old.Data) {
+		problems = append(problems, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
 	}
 	return problems
 }

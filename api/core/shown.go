@@ -17,6 +17,9 @@ import (
 // internal types have them.
 type shown struct{ value any }
 
+// Shown is a value for error messages that Kubernetes shows with the names of Go fields.
+func Shown(value any) any { return shown{value} }
+
 // MarshalJSON implements json.Marshaler.
 func (s shown) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer

@@ -34,13 +34,24 @@ var EndpointSlices = resource.WithList(resource.Define(resource.Definition[disco
 			}
 		}
 	},
-	PrepareCreate: func(s *discoveryv1.EndpointSlice) { s.Generation = 1 },
+	PrepareCreate: func(s *discoveryv1.EndpointSlice) {
+		s.Generation = 1
+		dropTopology(s)
+	},
 	PrepareUpdate: func(s, old *discoveryv1.EndpointSlice) {
 		s.Generation = old.Generation
+		dropTopology(s)
 		if !equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) || !equality.Semantic.DeepEqual(s.Ports, old.Ports) ||
-			!equality.Semantic.DeepEqual(s.Labels, old.Labels) || !equality.Semantic.DeepEqual(s.Annotations, old.Annotations) {
+			!equality.Semantic.DeepEqual(s.Labels, old.Labels) {
 			s.Generation++
 		}
+	},
+	Validate: validateSlice,
+	Warnings: func(s *discoveryv1.EndpointSlice) []string {
+		if s.AddressType == discoveryv1.AddressTypeFQDN {
+			return []string{"spec.addressType: FQDN endpoints are deprecated"}
+		}
+		return nil
 	},
 	ValidateUpdate: func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 		return apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))

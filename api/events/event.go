@@ -4,9 +4,14 @@
 package events
 
 import (
+	"strings"
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
@@ -17,6 +22,30 @@ var Events = resource.StoredAs(resource.WithList(resource.Define(resource.Defini
 	Group: "events.k8s.io", Version: "v1", Kind: "Event", Resource: "events",
 	ShortNames: []string{"ev"},
 	Scope:      resource.Namespaced,
+	ValidateCreate: func(e *eventsv1.Event) field.ErrorList {
+		c, _ := toCore(e)
+		return core.ValidateNewEvent(c)
+	},
+	ValidateUpdate: func(e, old *eventsv1.Event) field.ErrorList {
+		now, _ := toCore(e)
+		was, _ := toCore(old)
+		return core.ValidateEventChange(now, was)
+	},
+	Columns: columns(),
+	Fields: func(e *eventsv1.Event) fields.Set {
+		set := fields.Set{"reason": e.Reason, "reportingController": e.ReportingController, "type": e.Type}
+		c, _ := toCore(e)
+		for name, value := range core.Events.Fields(c) {
+			if rest, ok := strings.CutPrefix(name, "involvedObject."); ok {
+				set["regarding."+rest] = value
+			}
+		}
+		return set
+	},
+	FieldNames: []string{
+		"regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "regarding.apiVersion",
+		"regarding.resourceVersion", "regarding.fieldPath", "reason", "reportingController", "type",
+	},
 }), func() runtime.Object { return new(eventsv1.EventList) }), core.Events, toCore, fromCore)
 
 func toCore(e *eventsv1.Event) (*corev1.Event, error) {
@@ -43,4 +72,19 @@ func fromCore(c *corev1.Event) (*eventsv1.Event, error) {
 		e.Series = &eventsv1.EventSeries{Count: c.Series.Count, LastObservedTime: c.Series.LastObservedTime}
 	}
 	return e, nil
+}
+
+// columns are those of core Events.
+func columns() []resource.Column[eventsv1.Event] {
+	var all []resource.Column[eventsv1.Event]
+	for _, c := range core.Events.Columns {
+		all = append(all, resource.Column[eventsv1.Event]{
+			Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description, Wide: c.Wide,
+			Value: func(e *eventsv1.Event, now time.Time) any {
+				event, _ := toCore(e)
+				return c.Value(event, now)
+			},
+		})
+	}
+	return all
 }

@@ -22,7 +22,7 @@ var ClusterRoles = resource.WithList(resource.Define(resource.Definition[rbacv1.
 	CreateOnUpdate: true,
 	Validate:       func(r *rbacv1.ClusterRole) field.ErrorList { return validateRules(r.Rules, false) },
 	Columns: []resource.Column[rbacv1.ClusterRole]{
-		{Name: "Created At", Format: "date-time", Value: func(r *rbacv1.ClusterRole, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
+		{Name: "Created At", Type: "date", Value: func(r *rbacv1.ClusterRole, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
 	},
 	StoragePath: "clusterroles",
 }), func() runtime.Object { return new(rbacv1.ClusterRoleList) })

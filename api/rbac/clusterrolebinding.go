@@ -23,7 +23,9 @@ var ClusterRoleBindings = resource.WithList(resource.Define(resource.Definition[
 	CreateOnUpdate: true,
 	Default:        func(b *rbacv1.ClusterRoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) },
 	ValidateUpdate: func(b, old *rbacv1.ClusterRoleBinding) field.ErrorList { return sameRole(b.RoleRef, old.RoleRef) },
-	Validate:       func(b *rbacv1.ClusterRoleBinding) field.ErrorList { return validateBinding(&b.RoleRef, b.Subjects) },
+	Validate: func(b *rbacv1.ClusterRoleBinding) field.ErrorList {
+		return validateBinding(&b.RoleRef, b.Subjects, "ClusterRole")
+	},
 	Columns: []resource.Column[rbacv1.ClusterRoleBinding]{
 		{Name: "Role", Value: func(b *rbacv1.ClusterRoleBinding, _ time.Time) any { return b.RoleRef.Kind + "/" + b.RoleRef.Name }},
 		{Name: "Age", Value: func(b *rbacv1.ClusterRoleBinding, now time.Time) any {

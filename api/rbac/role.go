@@ -22,7 +22,7 @@ var Roles = resource.WithList(resource.Define(resource.Definition[rbacv1.Role]{
 	CreateOnUpdate: true,
 	Validate:       func(r *rbacv1.Role) field.ErrorList { return validateRules(r.Rules, true) },
 	Columns: []resource.Column[rbacv1.Role]{
-		{Name: "Created At", Format: "date-time", Value: func(r *rbacv1.Role, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
+		{Name: "Created At", Type: "date", Value: func(r *rbacv1.Role, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
 	},
 	StoragePath: "roles",
 }), func() runtime.Object { return new(rbacv1.RoleList) })

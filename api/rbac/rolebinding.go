@@ -23,7 +23,9 @@ var RoleBindings = resource.WithList(resource.Define(resource.Definition[rbacv1.
 	CreateOnUpdate: true,
 	Default:        func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) },
 	ValidateUpdate: func(b, old *rbacv1.RoleBinding) field.ErrorList { return sameRole(b.RoleRef, old.RoleRef) },
-	Validate:       func(b *rbacv1.RoleBinding) field.ErrorList { return validateBinding(&b.RoleRef, b.Subjects) },
+	Validate: func(b *rbacv1.RoleBinding) field.ErrorList {
+		return validateBinding(&b.RoleRef, b.Subjects, "Role", "ClusterRole")
+	},
 	Columns: []resource.Column[rbacv1.RoleBinding]{
 		{Name: "Role", Value: func(b *rbacv1.RoleBinding, _ time.Time) any { return b.RoleRef.Kind + "/" + b.RoleRef.Name }},
 		{Name: "Age", Value: func(b *rbacv1.RoleBinding, now time.Time) any {

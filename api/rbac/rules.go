@@ -4,10 +4,15 @@
 package rbac
 
 import (
+	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/core"
 )
 
 func defaultBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject) {
@@ -25,27 +30,31 @@ func sameRole(ref, old rbacv1.RoleRef) field.ErrorList {
 	if ref == old {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), ref, "cannot change roleRef")}
+	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), core.Shown(&ref), "cannot change roleRef")}
 }
 
-func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject) (problems field.ErrorList) {
+func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, kinds ...string) (problems field.ErrorList) {
 	at := field.NewPath("roleRef")
 	if ref.APIGroup != rbacv1.GroupName {
 		problems = append(problems, field.NotSupported(at.Child("apiGroup"), ref.APIGroup, []string{rbacv1.GroupName}))
 	}
-	if ref.Kind != "Role" && ref.Kind != "ClusterRole" {
-		problems = append(problems, field.NotSupported(at.Child("kind"), ref.Kind, []string{"Role", "ClusterRole"}))
+	if !slices.Contains(kinds, ref.Kind) {
+		problems = append(problems, field.NotSupported(at.Child("kind"), ref.Kind, kinds))
 	}
 	if ref.Name == "" {
 		problems = append(problems, field.Required(at.Child("name"), ""))
+	} else {
+		for _, m := range path.ValidatePathSegmentName(ref.Name, false) {
+			problems = append(problems, field.Invalid(at.Child("name"), ref.Name, m))
+		}
 	}
 	for i, s := range subjects {
-		problems = append(problems, validateSubject(s, field.NewPath("subjects").Index(i))...)
+		problems = append(problems, validateSubject(s, slices.Contains(kinds, "Role"), field.NewPath("subjects").Index(i))...)
 	}
 	return problems
 }
 
-func validateSubject(s rbacv1.Subject, at *field.Path) (problems field.ErrorList) {
+func validateSubject(s rbacv1.Subject, namespaced bool, at *field.Path) (problems field.ErrorList) {
 	if s.Name == "" {
 		problems = append(problems, field.Required(at.Child("name"), ""))
 	}
@@ -53,7 +62,12 @@ func validateSubject(s rbacv1.Subject, at *field.Path) (problems field.ErrorList
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
 		group = ""
-		if s.Namespace == "" {
+		if s.Name != "" {
+			for _, m := range apivalidation.ValidateServiceAccountName(s.Name, false) {
+				problems = append(problems, field.Invalid(at.Child("name"), s.Name, m))
+			}
+		}
+		if s.Namespace == "" && !namespaced {
 			problems = append(problems, field.Required(at.Child("namespace"), ""))
 		}
 	case rbacv1.UserKind, rbacv1.GroupKind:

@@ -33,7 +33,8 @@ func Define[T any](d Definition[T]) *Type[T] {
 
 		Default: erase(d.Default), PrepareCreate: erase(d.PrepareCreate), PrepareUpdate: erase2(d.PrepareUpdate),
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
-		Name: d.Name, Warnings: eraseResult[T, []string](d.Warnings),
+		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
+		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings),
 		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Others: d.Subresources.Others,
 
 		CreateOnUpdate: d.CreateOnUpdate, NeedsRevision: d.NeedsRevision, TTL: d.TTL, Virtual: d.Virtual,

@@ -57,6 +57,8 @@ type Definition[T any] struct {
 	PrepareUpdate func(obj, old *T)
 	// Validate returns every problem with its field path. Metadata is checked by the server, with Name.
 	Validate func(*T) field.ErrorList
+	// ValidateCreate returns the problems that only new objects have; Validate runs too.
+	ValidateCreate func(*T) field.ErrorList
 	// ValidateUpdate returns only the problems of the change, such as immutable fields; Validate runs too.
 	ValidateUpdate func(obj, old *T) field.ErrorList
 	// Name checks metadata.name; DNS-1123 subdomains unless set. The strings are the problems.
@@ -151,6 +153,7 @@ type Kind struct {
 	PrepareCreate  func(Object)
 	PrepareUpdate  func(obj, old Object)
 	Validate       func(Object) field.ErrorList
+	ValidateCreate func(Object) field.ErrorList
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	Name           func(name string, prefix bool) []string
 	Warnings       func(Object) []string

@@ -4,6 +4,8 @@
 package scheduling
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,8 +29,9 @@ var PriorityClasses = resource.WithList(resource.Define(resource.Definition[sche
 			p.PreemptionPolicy = &policy
 		}
 	},
-	PrepareCreate: func(p *schedulingv1.PriorityClass) { p.Generation = 1 },
-	PrepareUpdate: func(p, old *schedulingv1.PriorityClass) { p.Generation = old.Generation },
+	PrepareCreate:  func(p *schedulingv1.PriorityClass) { p.Generation = 1 },
+	PrepareUpdate:  func(p, old *schedulingv1.PriorityClass) { p.Generation = old.Generation },
+	ValidateCreate: validatePriorityClass,
 	ValidateUpdate: func(p, old *schedulingv1.PriorityClass) field.ErrorList {
 		var problems field.ErrorList
 		if p.Value != old.Value {
@@ -37,8 +40,8 @@ var PriorityClasses = resource.WithList(resource.Define(resource.Definition[sche
 		return append(problems, apivalidation.ValidateImmutableField(p.PreemptionPolicy, old.PreemptionPolicy, field.NewPath("preemptionPolicy"))...)
 	},
 	Columns: []resource.Column[schedulingv1.PriorityClass]{
-		{Name: "Value", Value: func(p *schedulingv1.PriorityClass, _ time.Time) any { return int64(p.Value) }},
-		{Name: "Global-Default", Value: func(p *schedulingv1.PriorityClass, _ time.Time) any { return p.GlobalDefault }},
+		{Name: "Value", Type: "integer", Value: func(p *schedulingv1.PriorityClass, _ time.Time) any { return int64(p.Value) }},
+		{Name: "Global-Default", Type: "boolean", Value: func(p *schedulingv1.PriorityClass, _ time.Time) any { return p.GlobalDefault }},
 		{Name: "Age", Value: func(p *schedulingv1.PriorityClass, now time.Time) any {
 			return duration.HumanDuration(now.Sub(p.CreationTimestamp.Time))
 		}},
@@ -46,3 +49,44 @@ var PriorityClasses = resource.WithList(resource.Define(resource.Definition[sche
 	},
 	StoragePath: "priorityclasses",
 }), func() runtime.Object { return new(schedulingv1.PriorityClassList) })
+
+// What users' classes may have at most, and the two above that Kubernetes has itself; see
+// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/.
+const (
+	userPriorityMax       = 1000000000
+	systemPriority        = 2 * userPriorityMax
+	systemNodePriorityAdd = 1000
+)
+
+func validatePriorityClass(p *schedulingv1.PriorityClass) (problems field.ErrorList) {
+	if strings.HasPrefix(p.Name, "system-") {
+		if why := systemClassProblem(p); why != "" {
+			problems = append(problems, field.Forbidden(field.NewPath("metadata", "name"),
+				"priority class names with 'system-' prefix are reserved for system use only. error: "+why))
+		}
+	} else if p.Value > userPriorityMax {
+		problems = append(problems, field.Forbidden(field.NewPath("value"), fmt.Sprintf("maximum allowed value of a user defined priority is %d", userPriorityMax)))
+	}
+	switch policy := p.PreemptionPolicy; {
+	case policy == nil:
+	case *policy != corev1.PreemptLowerPriority && *policy != corev1.PreemptNever:
+		problems = append(problems, field.NotSupported(field.NewPath("preemptionPolicy"), *policy,
+			[]corev1.PreemptionPolicy{corev1.PreemptLowerPriority, corev1.PreemptNever}))
+	}
+	return problems
+}
+
+func systemClassProblem(p *schedulingv1.PriorityClass) string {
+	value, known := map[string]int32{
+		"system-cluster-critical": systemPriority, "system-node-critical": systemPriority + systemNodePriorityAdd,
+	}[p.Name]
+	switch {
+	case !known:
+		return p.Name + " is not a known system priority class"
+	case p.Value != value:
+		return fmt.Sprintf("value of %s PriorityClass must be %d", p.Name, value)
+	case p.GlobalDefault:
+		return fmt.Sprintf("globalDefault of %s PriorityClass must be false", p.Name)
+	}
+	return ""
+}

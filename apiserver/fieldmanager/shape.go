@@ -300,11 +300,3 @@ func (sh *shape) unstructured(v reflect.Value) any {
 	}
 	return u
 }
-
-// null says whether a value is null in JSON.
-func (sh *shape) null(v reflect.Value) bool {
-	if sh.basic != custom {
-		return !sh.deref(v).IsValid()
-	}
-	return sh.unstructured(v) == nil
-}

@@ -16,7 +16,6 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
-	"knarr.dev/apiserver/admission"
 )
 
 // Binding returns the hook of pods/binding, which puts a pod on a node.
@@ -117,13 +116,6 @@ func Eviction(store Store) Hook {
 			DryRun: r.DryRun || len(options.DryRun) > 0, Delete: options,
 		})
 		return nil, err
-	}}
-}
-
-// NewPod returns the hook of pods that refuses what only new pods may not have.
-func NewPod() Hook {
-	return Hook{Kind: core.Pods.Kind, BeforeCreate: func(_ context.Context, r *admission.Request) error {
-		return invalidPod(r.Object.GetName(), core.ValidatePodCreate(core.Pods.Cast(r.Object)))
 	}}
 }
 
