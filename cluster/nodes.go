@@ -76,21 +76,25 @@ func (c *Cluster) nodeAddress(i int) (netip.Addr, error) {
 	if len(c.network.Namespaced) > 0 {
 		return c.network.Namespaced[i].Address, nil
 	}
-	return machineAddress(c.network.Gateway()), nil
+	if address, ok := MachineAddress(""); ok {
+		return address, nil
+	}
+	return c.network.Gateway(), nil
 }
 
-// machineAddress is the address that this machine uses towards others, or the given one if it has none.
-func machineAddress(otherwise netip.Addr) netip.Addr {
-	conn, err := net.Dial("udp4", "192.0.2.1:9") // sends nothing: it only asks for a route
+// MachineAddress is the address that this machine uses towards a host, or towards the world if that is empty; false if it
+// has none that others reach.
+func MachineAddress(host string) (netip.Addr, bool) {
+	if host == "" {
+		host = "192.0.2.1"
+	}
+	conn, err := net.Dial("udp4", net.JoinHostPort(host, "9")) // sends nothing: it only asks for a route
 	if err != nil {
-		return otherwise
+		return netip.Addr{}, false
 	}
 	defer conn.Close()
 	ip := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
-	if ip.IsLoopback() || ip.IsUnspecified() {
-		return otherwise
-	}
-	return ip
+	return ip, !ip.IsLoopback() && !ip.IsUnspecified()
 }
 
 // kubeletTLS is the agent's side of TLS: only the API server may ask.
