@@ -82,7 +82,7 @@ type Page struct {
 	Records []Record // in key order
 	// Revision is that of the read: every write up to it is seen, none after it.
 	Revision int64
-	// Count is how many keys match, beyond Limit too.
+	// Count is how many keys match, beyond Limit too; those that After leaves out may be counted or not.
 	Count int64
 	More  bool
 }

@@ -21,13 +21,13 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, c *storetest.Clock) store.Store {
+	storetest.Run(t, storetest.Backend{Open: func(t *testing.T, c *storetest.Clock) store.Store {
 		s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
-	})
+	}})
 }
 
 func TestSecondOpenIsRefused(t *testing.T) {

@@ -3,7 +3,7 @@
 
 // Package storetest holds the contract of store.Store as tests that every backend must pass.
 //
-// Run takes a function that opens an empty store with a clock; it reports each broken promise by name.
+// Run takes a backend and reports each broken promise by name.
 package storetest
 
 import (
@@ -41,8 +41,20 @@ func (c *Clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// Run runs the suite. open makes an empty store, which the suite closes.
-func Run(t *testing.T, open func(t *testing.T, clock *Clock) store.Store) {
+// Backend is what the suite tests.
+type Backend struct {
+	// Open makes an empty store with a clock; the suite closes it.
+	Open func(t *testing.T, clock *Clock) store.Store
+	// RealTime says that the store cannot be given a clock: keys with a TTL end in real time.
+	RealTime bool
+}
+
+// Run runs the suite.
+func Run(t *testing.T, b Backend) {
+	ttl := testTTL
+	if b.RealTime {
+		ttl = testRealTTL
+	}
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, s store.Store, c *Clock)
@@ -55,14 +67,14 @@ func Run(t *testing.T, open func(t *testing.T, clock *Clock) store.Store) {
 		{"watch from a revision", testWatchFrom},
 		{"compaction", testCompaction},
 		{"slow watcher", testSlowWatcher},
-		{"time to live", testTTL},
+		{"time to live", ttl},
 		{"concurrent writers", testConcurrent},
 		{"close", testClose},
 		{"random histories", testRandom},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := NewClock()
-			s := open(t, c)
+			s := b.Open(t, c)
 			defer s.Close()
 			test.run(t, s, c)
 		})
@@ -350,6 +362,28 @@ func testTTL(t *testing.T, s store.Store, c *Clock) {
 	write("/renewed")
 	put(t, s, "/stays", "x")
 	c.Advance(30 * time.Second)
+	events := next(t, w, 5)
+	if e := events[4]; !e.Deleted || e.Key != "/ends" {
+		t.Errorf("got %+v", e)
+	}
+	if p := read(t, s, store.Query{Key: "/", Prefix: true}); len(p.Records) != 2 {
+		t.Errorf("left: %v", text(p.Records))
+	}
+}
+
+// testRealTTL is testTTL for stores that cannot be given a clock.
+func testRealTTL(t *testing.T, s store.Store, _ *Clock) {
+	w, err := s.Watch(t.Context(), "/", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, op := range []store.Op{{Key: "/ends", TTL: time.Second}, {Key: "/renewed", TTL: time.Second}, {Key: "/renewed", TTL: time.Hour}, {Key: "/stays"}} {
+		op.Value, op.Expect = []byte("x"), store.Any
+		if _, err := s.Write(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+	}
 	events := next(t, w, 5)
 	if e := events[4]; !e.Deleted || e.Key != "/ends" {
 		t.Errorf("got %+v", e)
