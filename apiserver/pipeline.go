@@ -5,10 +5,10 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"knarr.dev/api/call"
+	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
-	"knarr.dev/apiserver/authz"
 )
 
 // pipeline is what every HTTP request passes, in this order. What follows in serveResource is the same as for requests
@@ -43,6 +43,8 @@ func (s *Server) pipeline() http.Handler {
 type scope struct {
 	info *requestInfo
 	user *call.Identity
+	// record is the request's audit record; nil, which is valid, if nothing is recorded.
+	record *audit.Record
 }
 
 type scopeKey struct{}
@@ -95,6 +97,7 @@ func (s *Server) withAuditID(next http.Handler) http.Handler {
 
 func (s *Server) withAuthentication(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.WithContext(authn.WithWarnings(r.Context(), func(text string) { addWarnings(w, []string{text}) }))
 		user, err := s.authenticate(r)
 		if err != nil {
 			s.cfg.Log.Debug("refused credentials", "path", r.URL.Path, "err", err)
@@ -107,11 +110,14 @@ func (s *Server) withAuthentication(next http.Handler) http.Handler {
 	})
 }
 
+// authenticate asks one authenticator after the other. A bad credential of one kind does not spoil a good one of another; with bad
+// ones alone nobody is anonymous.
 func (s *Server) authenticate(r *http.Request) (*call.Identity, error) {
+	var problems []error
 	for _, a := range s.cfg.Authenticators {
 		user, err := a.Authenticate(r)
 		if err != nil {
-			return nil, err
+			problems = append(problems, err)
 		}
 		if user == nil {
 			continue
@@ -120,6 +126,12 @@ func (s *Server) authenticate(r *http.Request) (*call.Identity, error) {
 			return withGroup(user, authn.GroupAuthenticated), nil
 		}
 		return user, nil
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	if s.cfg.Anonymous != nil && !s.cfg.Anonymous(r.URL.Path) {
+		return nil, errors.New("anonymous requests are not allowed here")
 	}
 	return &call.Identity{Name: authn.Anonymous, Groups: []string{authn.GroupUnauthenticated}}, nil
 }
@@ -133,77 +145,6 @@ func withGroup(user *call.Identity, group string) *call.Identity {
 	u := *user
 	u.Groups = append(u.Groups[:len(u.Groups):len(u.Groups)], group)
 	return &u
-}
-
-// withImpersonation lets users act as others if they may.
-func (s *Server) withImpersonation(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, err := s.impersonated(r)
-		if err != nil {
-			writeError(w, r, err)
-			return
-		}
-		scopeOf(r).user = user
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) impersonated(r *http.Request) (*call.Identity, error) {
-	user := scopeOf(r).user
-	as := &call.Identity{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Extra: map[string][]string{}}
-	groups := r.Header.Values("Impersonate-Group")
-	for name, values := range r.Header {
-		if key, ok := strings.CutPrefix(name, "Impersonate-Extra-"); ok {
-			as.Extra[unescapeExtra(strings.ToLower(key))] = values
-		}
-	}
-	if as.Name == "" {
-		if len(groups) > 0 || as.UID != "" || len(as.Extra) > 0 {
-			return nil, apierrors.NewBadRequest(withoutUser(groups, as))
-		}
-		return user, nil
-	}
-	ask := func(group, resource, namespace, name, sub string) error {
-		return s.authorize(r.Context(), &authz.Attributes{
-			User: user, Verb: "impersonate", Group: group, Version: "v1", Resource: resource, Namespace: namespace, Name: name, Subresource: sub,
-		})
-	}
-	var err error
-	namespace, account, isAccount := serviceAccount(as.Name)
-	if isAccount {
-		err = ask("", "serviceaccounts", namespace, account, "")
-	} else {
-		err = ask("", "users", "", as.Name, "")
-	}
-	for _, g := range groups {
-		if err == nil {
-			err = ask("", "groups", "", g, "")
-		}
-	}
-	if as.UID != "" && err == nil {
-		err = ask("authentication.k8s.io", "uids", "", as.UID, "")
-	}
-	for key, values := range as.Extra {
-		for _, v := range values {
-			if err == nil {
-				err = ask("authentication.k8s.io", "userextras", "", v, key)
-			}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	as.Groups = append([]string(nil), groups...)
-	if isAccount && len(groups) == 0 {
-		as.Groups = []string{authn.GroupServiceAccounts, authn.GroupServiceAccounts + ":" + namespace}
-	}
-	if slices.Contains(as.Groups, authn.GroupUnauthenticated) {
-		return as, nil
-	}
-	if as.Name == authn.Anonymous {
-		return withGroup(as, authn.GroupUnauthenticated), nil
-	}
-	return withGroup(as, authn.GroupAuthenticated), nil
 }
 
 func (s *Server) withFlowControl(next http.Handler) http.Handler {

@@ -43,6 +43,8 @@ type Config struct {
 
 	// Authenticators are asked in order; a request that none recognises is anonymous.
 	Authenticators []authn.Authenticator
+	// Anonymous says for which paths requests without credentials are served; nil is all.
+	Anonymous func(path string) bool
 	// Authorizer is built once with the server's caches; nil allows everything.
 	Authorizer func(admission.Reader) authz.Authorizer
 	// Steps lists the admission steps in order.

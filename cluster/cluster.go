@@ -23,6 +23,7 @@ import (
 
 	"knarr.dev/api/call"
 	"knarr.dev/apiserver"
+	"knarr.dev/apiserver/authn"
 	"knarr.dev/client"
 	"knarr.dev/cluster/internal/nodenet"
 	"knarr.dev/pki"
@@ -44,6 +45,7 @@ type Cluster struct {
 	network  nodenet.Plan
 	listener net.Listener
 	server   *apiserver.Server
+	issuer   *authn.Issuer
 }
 
 // Start starts what config says and returns when it is ready: the API answers, and the nodes of this process are

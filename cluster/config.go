@@ -72,6 +72,8 @@ type Config struct {
 	Controllers []string `yaml:"controllers"`
 	// TokenFile holds static bearer tokens, a line each: token,user,uid,"group1,group2". For development.
 	TokenFile string `yaml:"tokenFile"`
+	// Security says who is recognised and what they may do.
+	Security SecurityConfig `yaml:",inline"`
 
 	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
 
@@ -204,6 +206,7 @@ func (c Config) Validate() error {
 	if c.KubeletPort < 0 || c.KubeletPort > 65535 {
 		bad("kubeletPort", "%d is not a port", c.KubeletPort)
 	}
+	c.Security.validate(bad)
 	if c.ContainerRuntimeEndpoint != "" && c.Nodes > 1 {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)
 	}

@@ -12,11 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"knarr.dev/api"
 	"knarr.dev/api/call"
+	"knarr.dev/api/core"
 	"knarr.dev/apiserver"
 	"knarr.dev/apiserver/admission"
 	"knarr.dev/apiserver/authn"
@@ -25,6 +27,7 @@ import (
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/openapi"
 	"knarr.dev/apiserver/stream"
+	"knarr.dev/controllers/accounttoken"
 	"knarr.dev/store/pebble"
 )
 
@@ -78,16 +81,21 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	}
 	c.extend(policy)
 	config.Policy = policy
-	issuer, err := authn.NewIssuer(c.pki.TokenKey(), "", nil, nil)
+	issuer, err := c.tokenIssuer()
 	if err != nil {
 		return config, err
 	}
-	static, err := staticTokens(c.config.TokenFile)
+	c.issuer = issuer
+	identities, err := c.identities(issuer)
 	if err != nil {
 		return config, err
 	}
-	identities := authn.Config{ClientCAs: c.pki.ClientCAs, Issuer: issuer, Objects: &authn.Objects{}, Static: static}
-	config.Authenticators = authn.New(identities)
+	config.Authenticators, config.Anonymous = authn.New(identities), c.anonymous()
+	trusted, err := c.authenticationConfigMap(identities.FrontProxy)
+	if err != nil {
+		return config, err
+	}
+	config.Bootstrap = append(config.Bootstrap, trusted, apiserver.Bootstrap{Kind: core.ConfigMaps.Kind, Object: accounttoken.Tracking(time.Now())})
 	var authorizer authz.Authorizer // the server calls these in order
 	config.Authorizer = func(r admission.Reader) authz.Authorizer {
 		identities.Objects.Bind(r)
@@ -113,10 +121,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		}
 		return nil
 	})
-	config.Paths = map[string]http.Handler{
-		"/.well-known/openid-configuration": issuer.Configuration(""),
-		"/openid/v1/jwks":                   issuer.Keys(),
-	}
+	config.Paths = map[string]http.Handler{"/openid/v1/jwks": issuer.Keys()}
 	resources, schemas := discovery.New(config.Kinds, c.address()), openapi.New(config.Kinds)
 	for _, path := range discovery.Paths() {
 		config.Paths[path] = resources
@@ -124,6 +129,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	for _, path := range openapi.Paths() {
 		config.Paths[path] = schemas
 	}
+	defer func() {
+		config.Paths["/.well-known/openid-configuration"] = issuer.Configuration(c.publicBase(config.AdvertiseIP))
+	}()
 	if c.listener == nil {
 		return config, nil
 	}

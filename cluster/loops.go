@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"knarr.dev/api"
 	"knarr.dev/api/call"
@@ -22,7 +23,9 @@ import (
 // extend gives the program's own loops their roles.
 func (c *Cluster) extend(policy *authz.Policy) {
 	for _, l := range controllers.All() {
-		policy.Extend(l.Account, l.Needs)
+		if !strings.HasPrefix(l.Account, "system:") { // those have roles of their own
+			policy.Extend(l.Account, l.Needs)
+		}
 	}
 	policy.Extend(dns.Account, dns.Needs())
 	if c.config.SimulatedNodes > 0 {
@@ -30,8 +33,11 @@ func (c *Cluster) extend(policy *authz.Policy) {
 	}
 }
 
-// serviceAccount is the identity of one of the program's own service accounts.
+// serviceAccount is the identity of one of the program's own service accounts, or of a user of Kubernetes' own.
 func serviceAccount(name string) call.Identity {
+	if strings.HasPrefix(name, "system:") {
+		return call.Identity{Name: name, Groups: []string{"system:authenticated"}}
+	}
 	return call.Identity{
 		Name:   "system:serviceaccount:kube-system:" + name,
 		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
@@ -49,13 +55,14 @@ func (c *Cluster) startLoops(context.Context) error {
 		return err
 	}
 	config := controllers.Config{
-		Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA), Signer: c.pki, PodCIDR: netip.MustParsePrefix(c.config.PodCIDR),
+		Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA), Signer: c.pki, Tokens: c.issuer, PodCIDR: netip.MustParsePrefix(c.config.PodCIDR),
 	}
 	for _, l := range controllers.All() {
 		if !slices.Contains(wanted, l.Name) {
 			continue
 		}
 		caller := c.Client(serviceAccount(l.Account))
+		config.Reader = c.Client(serviceAccount("system:kube-controller-manager"))
 		loop := l.New(caller, config)
 		c.parts.run("control loop "+l.Name, func(ctx context.Context) error {
 			return controller.Run(ctx, caller, loop, controller.Options{Log: c.log, Metrics: c.metrics})

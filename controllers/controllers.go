@@ -12,6 +12,7 @@ import (
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
+	"knarr.dev/controllers/accounttoken"
 	"knarr.dev/controllers/clusterroleaggregation"
 	"knarr.dev/controllers/csr"
 	"knarr.dev/controllers/deployment"
@@ -35,6 +36,10 @@ type Config struct {
 	CA []byte
 	// Signer holds the keys of the authorities; nothing is signed if it is nil.
 	Signer csr.Signer
+	// Tokens signs the tokens of Secrets that ask for one; none are made if it is nil.
+	Tokens accounttoken.Signer
+	// Reader is a client that may list and watch everything.
+	Reader *client.Client
 	// PodCIDR is the range that nodes' ranges of pod addresses come from; none are given if it is zero.
 	PodCIDR netip.Prefix
 }
@@ -43,7 +48,8 @@ type Config struct {
 type Loop struct {
 	// Name is what --controllers selects it by.
 	Name string
-	// Account is its service account in kube-system, after which its role system:controller:ACCOUNT is named.
+	// Account is its service account in kube-system, after which its role system:controller:ACCOUNT is named; or a user of
+	// Kubernetes' own, such as system:kube-controller-manager, whose role has what it needs.
 	Account string
 	Needs   []rbacv1.PolicyRule
 	New     func(*client.Client, Config) controller.Controller
@@ -56,6 +62,12 @@ func All() []Loop {
 	}
 	return []Loop{
 		{"serviceaccount", "service-account-controller", serviceaccount.Needs(), plain(serviceaccount.New)},
+		{"serviceaccount-token", "system:kube-controller-manager", accounttoken.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return accounttoken.New(c, cfg.Tokens, cfg.CA)
+		}},
+		{"legacy-serviceaccount-token-cleaner", "legacy-service-account-token-cleaner", accounttoken.CleanerNeeds(), func(c *client.Client, cfg Config) controller.Controller {
+			return accounttoken.NewCleaner(c, cfg.Reader)
+		}},
 		{"root-ca-certificate-publisher", "root-ca-cert-publisher", rootca.Needs(), func(c *client.Client, cfg Config) controller.Controller {
 			return rootca.New(c, cfg.CA)
 		}},

@@ -1,10 +1,11 @@
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package authn finds out who sent a request: by client certificate or bearer token.
+// Package authn finds out who sent a request: by the word of a front proxy, by client certificate or by bearer token.
 //
 // It does not decide what they may do; that is authz. New lists the authenticators; Tokens, which one of them is, answers
-// TokenReviews too, and Issuer signs what Tokens recognises. The group system:authenticated is added by the server.
+// TokenReviews too, and Issuer signs what Tokens recognises. Tokens of other issuers are the matter of JWTs, which a
+// configuration file or the --oidc flags describe, and of a webhook. The group system:authenticated is added by the server.
 package authn
 
 import (
@@ -15,6 +16,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
@@ -63,12 +66,18 @@ type Config struct {
 	// ClientCAs are who vouches for client certificates; nil recognises none. Certificates are verified here: the TLS
 	// layer should only request them (tls.RequestClientCert).
 	ClientCAs func() *x509.CertPool
+	// FrontProxy is which proxies are believed; nil is none.
+	FrontProxy *FrontProxy
 	// Issuer is whose service account tokens are recognised; nil is none.
 	Issuer *Issuer
 	// Objects are looked at to see whether tokens still hold; nil recognises neither service account nor bootstrap tokens.
 	Objects *Objects
 	// Static tokens come from the configuration.
 	Static []StaticToken
+	// Sources recognise further tokens, in order.
+	Sources []Source
+	// Used is told when a token in a Secret was used on another day than the Secret says; nil is nobody.
+	Used func(ctx context.Context, secret *corev1.Secret)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -79,6 +88,9 @@ func New(cfg Config) []Authenticator {
 		cfg.Now = time.Now
 	}
 	var list []Authenticator
+	if cfg.FrontProxy != nil {
+		list = append(list, &frontProxy{FrontProxy: *cfg.FrontProxy, now: cfg.Now})
+	}
 	if cfg.ClientCAs != nil {
 		list = append(list, &certificates{roots: cfg.ClientCAs, now: cfg.Now})
 	}
@@ -87,7 +99,10 @@ func New(cfg Config) []Authenticator {
 
 // NewTokens returns what recognises bearer tokens; New includes one.
 func NewTokens(cfg Config) *Tokens {
-	t := &Tokens{issuer: cfg.Issuer, objects: cfg.Objects, now: cfg.Now, static: map[[sha256.Size]byte]*call.Identity{}}
+	t := &Tokens{
+		issuer: cfg.Issuer, objects: cfg.Objects, now: cfg.Now, others: cfg.Sources, used: cfg.Used,
+		static: map[[sha256.Size]byte]*call.Identity{},
+	}
 	if t.now == nil {
 		t.now = time.Now
 	}
@@ -98,4 +113,21 @@ func NewTokens(cfg Config) *Tokens {
 		t.static[sha256.Sum256([]byte(cfg.Static[i].Token))] = &cfg.Static[i].Identity
 	}
 	return t
+}
+
+type warningsKey struct{}
+
+// WithWarnings returns a context in which authenticators leave warnings for the client with add.
+func WithWarnings(ctx context.Context, add func(text string)) context.Context {
+	return context.WithValue(ctx, warningsKey{}, add)
+}
+
+func warn(ctx context.Context, texts []string) {
+	add, ok := ctx.Value(warningsKey{}).(func(string))
+	if !ok {
+		return
+	}
+	for _, text := range texts {
+		add(text)
+	}
 }

@@ -77,7 +77,7 @@ func setup(t *testing.T) (*clock, objects, *Issuer, *Tokens) {
 		t.Fatal(err)
 	}
 	c, store, bind := &clock{start}, world(), &Objects{}
-	issuer, err := NewIssuer(key, "", nil, c.Now)
+	issuer, err := NewIssuer(IssuerConfig{Key: key, Now: c.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestServiceAccountTokens(t *testing.T) {
 		{name: "account gone", change: func(s objects) { s[core.ServiceAccounts.Kind] = nil }, want: invalidated},
 	} {
 		c, store, issuer, tokens := setup(t)
-		token, err := issuer.Issue(bound(), issuer.Audiences(), time.Hour)
+		token, _, err := issuer.Issue(bound(), issuer.Audiences(), time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestServiceAccountTokens(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	_, store, issuer, tokens := setup(t)
-	other, err := issuer.Issue(bound(), []string{"vault"}, time.Hour)
+	other, _, err := issuer.Issue(bound(), []string{"vault"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +144,11 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := NewIssuer(key, "", nil, nil)
+	foreign, err := NewIssuer(IssuerConfig{Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := foreign.Issue(bound(), issuer.Audiences(), time.Hour)
+	forged, _, err := foreign.Issue(bound(), issuer.Audiences(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

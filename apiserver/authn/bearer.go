@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
@@ -30,12 +31,20 @@ type StaticToken struct {
 	Identity call.Identity
 }
 
+// Source recognises tokens of one kind: JWTs of other issuers, or those that a webhook knows.
+type Source interface {
+	// Review returns nil and no error for a token that is not of this kind.
+	Review(ctx context.Context, token string, audiences []string) (*Recognized, error)
+}
+
 // Tokens recognises bearer tokens of every kind.
 type Tokens struct {
 	issuer  *Issuer
 	objects *Objects
 	now     func() time.Time
 	static  map[[sha256.Size]byte]*call.Identity
+	others  []Source
+	used    func(ctx context.Context, secret *corev1.Secret)
 	known   memory[[sha256.Size]byte, *Claims]
 }
 
@@ -43,6 +52,8 @@ type Tokens struct {
 type Recognized struct {
 	Identity  *call.Identity
 	Audiences []string
+	// Warnings are for the client.
+	Warnings []string
 }
 
 // Authenticate implements Authenticator for "Authorization: Bearer" and for WebSockets of browsers, which carry the token
@@ -55,6 +66,9 @@ func (t *Tokens) Authenticate(r *http.Request) (*call.Identity, error) {
 	found, err := t.Review(r.Context(), token, nil)
 	if err != nil {
 		return nil, err
+	}
+	if len(found.Warnings) > 0 {
+		warn(r.Context(), found.Warnings)
 	}
 	return found.Identity, nil
 }
@@ -93,18 +107,44 @@ func (t *Tokens) Review(ctx context.Context, token string, audiences []string) (
 	}
 	if match := bootstrapToken.FindStringSubmatch(token); match != nil {
 		identity, err := t.bootstrap(ctx, match[1], match[2])
-		if err != nil {
-			return nil, err
+		if err == nil {
+			return t.forServer(identity, audiences)
 		}
-		return t.forServer(identity, audiences)
 	}
-	if t.issuer == nil || strings.Count(token, ".") != 2 {
+	problems := []error{ErrInvalidToken}
+	found, err := t.own(ctx, sum, token, audiences)
+	for _, source := range t.others {
+		if found != nil {
+			break
+		}
+		if err != nil && !errors.Is(err, ErrInvalidToken) {
+			problems = append(problems, err)
+		}
+		found, err = source.Review(ctx, token, audiences)
+	}
+	if found != nil {
+		return found, nil
+	}
+	if err != nil && !errors.Is(err, ErrInvalidToken) {
+		problems = append(problems, err)
+	}
+	if len(problems) == 1 {
 		return nil, ErrInvalidToken
+	}
+	return nil, utilerrors.NewAggregate(problems)
+}
+
+// own recognises the tokens of service accounts; nil and no error for a token that is none.
+func (t *Tokens) own(ctx context.Context, sum [sha256.Size]byte, token string, audiences []string) (*Recognized, error) {
+	if t.issuer == nil || strings.Count(token, ".") != 2 {
+		return nil, nil
 	}
 	claims, ok := t.known.get(sum)
 	if !ok {
 		var err error
-		if claims, err = t.issuer.parse(token); err != nil {
+		if claims, err = t.issuer.parse(token); errors.Is(err, errForeign) {
+			return nil, nil
+		} else if err != nil {
 			return nil, err
 		}
 		t.known.put(sum, claims)
@@ -112,12 +152,23 @@ func (t *Tokens) Review(ctx context.Context, token string, audiences []string) (
 	return t.serviceAccount(ctx, claims, token, audiences)
 }
 
+// payloadOf returns the middle part of a JWT.
+func payloadOf(token string) ([]byte, bool) {
+	_, rest, ok := strings.Cut(token, ".")
+	middle, _, ok2 := strings.Cut(rest, ".")
+	if !ok || !ok2 {
+		return nil, false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(middle)
+	return payload, err == nil
+}
+
 // forServer: tokens without audience are for the API server.
 func (t *Tokens) forServer(identity *call.Identity, audiences []string) (*Recognized, error) {
 	if len(audiences) == 0 || t.issuer == nil {
 		return &Recognized{Identity: identity}, nil
 	}
-	common := intersect(audiences, t.issuer.audiences)
+	common := intersect(audiences, t.issuer.cfg.Audiences)
 	if len(common) == 0 {
 		return nil, ErrInvalidToken
 	}

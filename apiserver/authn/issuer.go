@@ -6,13 +6,16 @@ package authn
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -25,6 +28,9 @@ const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
 
 // legacyIssuer signed the tokens in Secrets of type kubernetes.io/service-account-token.
 const legacyIssuer = "kubernetes/serviceaccount"
+
+// errForeign says that a token is not one of ours, so that others may know it.
+var errForeign = errors.New("the token is of another issuer")
 
 // Reference names an object that a token is bound to.
 type Reference struct {
@@ -58,69 +64,120 @@ type Claims struct {
 	Legacy *Legacy `json:"-"`
 }
 
-// Issuer signs service account tokens with the cluster's key and knows its own signature. It is safe for concurrent use.
-type Issuer struct {
-	url       string
-	audiences []string
-	keyID     string
-	algorithm jose.SignatureAlgorithm
-	public    crypto.PublicKey
-	signer    jose.Signer
-	now       func() time.Time
+// IssuerConfig says how service account tokens are signed and which ones are recognised.
+type IssuerConfig struct {
+	// Key signs: an ECDSA or RSA key.
+	Key crypto.Signer
+	// URLs name the issuer: the first one is written into tokens, all are accepted. DefaultIssuer if there are none.
+	URLs []string
+	// Audiences are those of the API server; the first URL if there are none.
+	Audiences []string
+	// Keys are further public keys whose signatures are accepted, as after the signing key was changed.
+	Keys []crypto.PublicKey
+	// MaxLifetime bounds what a TokenRequest gets; 0 is no bound.
+	MaxLifetime time.Duration
+	// NoExtension gives pods' mounted tokens the lifetime that was asked for, instead of a year with a warning after it.
+	NoExtension bool
+	// KeysURI is where others find the keys, instead of the server's own /openid/v1/jwks.
+	KeysURI string
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
 }
 
-// NewIssuer returns an issuer. key is an ECDSA P-256 or RSA key; url is DefaultIssuer if it is empty; audiences are those of the
-// API server, url if there are none; now is time.Now if nil.
-func NewIssuer(key crypto.Signer, url string, audiences []string, now func() time.Time) (*Issuer, error) {
-	if url == "" {
-		url = DefaultIssuer
+// Issuer signs service account tokens with the cluster's key and knows its own signature. It is safe for concurrent use.
+type Issuer struct {
+	cfg    IssuerConfig
+	keys   []verificationKey // the signing one is first
+	signer jose.Signer
+}
+
+type verificationKey struct {
+	id        string
+	algorithm jose.SignatureAlgorithm
+	public    crypto.PublicKey
+}
+
+// NewIssuer returns an issuer.
+func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
+	if len(cfg.URLs) == 0 {
+		cfg.URLs = []string{DefaultIssuer}
 	}
-	if len(audiences) == 0 {
-		audiences = []string{url}
+	if len(cfg.Audiences) == 0 {
+		cfg.Audiences = cfg.URLs[:1]
 	}
-	if now == nil {
-		now = time.Now
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
-	i := &Issuer{url: url, audiences: audiences, public: key.Public(), now: now}
-	switch key.(type) {
-	case *ecdsa.PrivateKey:
-		i.algorithm = jose.ES256
-	case *rsa.PrivateKey:
-		i.algorithm = jose.RS256
-	default:
-		return nil, fmt.Errorf("service account tokens cannot be signed with a %T", key)
+	i := &Issuer{cfg: cfg}
+	for _, public := range append([]crypto.PublicKey{cfg.Key.Public()}, cfg.Keys...) {
+		k, err := newVerificationKey(public)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(i.keys, func(other verificationKey) bool { return other.id == k.id }) {
+			i.keys = append(i.keys, k)
+		}
 	}
-	der, err := x509.MarshalPKIXPublicKey(i.public)
-	if err != nil {
-		return nil, fmt.Errorf("encode the public key of service account tokens: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	i.keyID = base64.RawURLEncoding.EncodeToString(sum[:])
-	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: i.algorithm, Key: jose.JSONWebKey{Key: key, KeyID: i.keyID}}, nil)
+	var err error
+	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: i.keys[0].algorithm, Key: jose.JSONWebKey{Key: cfg.Key, KeyID: i.keys[0].id}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("use the key of service account tokens: %w", err)
 	}
 	return i, nil
 }
 
-// Audiences returns the API server's own audiences.
-func (i *Issuer) Audiences() []string { return i.audiences }
+func newVerificationKey(public crypto.PublicKey) (verificationKey, error) {
+	k := verificationKey{public: public}
+	switch p := public.(type) {
+	case *rsa.PublicKey:
+		k.algorithm = jose.RS256
+	case *ecdsa.PublicKey:
+		switch p.Curve {
+		case elliptic.P256():
+			k.algorithm = jose.ES256
+		case elliptic.P384():
+			k.algorithm = jose.ES384
+		case elliptic.P521():
+			k.algorithm = jose.ES512
+		}
+	}
+	if k.algorithm == "" {
+		return k, fmt.Errorf("service account tokens cannot be signed with a %T", public)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return k, fmt.Errorf("encode a public key of service account tokens: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	k.id = base64.RawURLEncoding.EncodeToString(sum[:])
+	return k, nil
+}
 
-// Issue signs a token for what b names, valid from now for lifetime.
-func (i *Issuer) Issue(b *Bound, audiences []string, lifetime time.Duration) (string, error) {
-	now := i.now()
-	token, err := jwt.Signed(i.signer).Claims(&Claims{
+// Audiences returns the API server's own audiences.
+func (i *Issuer) Audiences() []string { return i.cfg.Audiences }
+
+// MaxLifetime bounds the lifetime of tokens that are asked for; 0 is no bound.
+func (i *Issuer) MaxLifetime() time.Duration { return i.cfg.MaxLifetime }
+
+// Extends says whether tokens that pods mount live longer than asked, with a warning.
+func (i *Issuer) Extends() bool { return !i.cfg.NoExtension }
+
+// Issue signs a token for what b names, valid from now for lifetime; id is its credential ID.
+func (i *Issuer) Issue(b *Bound, audiences []string, lifetime time.Duration) (token, id string, err error) {
+	now := i.cfg.Now()
+	id = string(uuid.NewUUID())
+	token, err = jwt.Signed(i.signer).Claims(&Claims{
 		Claims: jwt.Claims{
-			Issuer: i.url, Subject: "system:serviceaccount:" + b.Namespace + ":" + b.Account.Name, Audience: audiences,
+			Issuer: i.cfg.URLs[0], Subject: "system:serviceaccount:" + b.Namespace + ":" + b.Account.Name, Audience: audiences,
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
-			ID: string(uuid.NewUUID()),
+			ID: id,
 		},
 		Kubernetes: b,
 	}).Serialize()
 	if err != nil {
-		return "", fmt.Errorf("sign a token for %s/%s: %w", b.Namespace, b.Account.Name, err)
+		return "", "", fmt.Errorf("sign a token for %s/%s: %w", b.Namespace, b.Account.Name, err)
 	}
-	return token, nil
+	return token, id, nil
 }
 
 // IssueLegacy signs a token without end for a Secret of type kubernetes.io/service-account-token.
@@ -133,18 +190,32 @@ func (i *Issuer) IssueLegacy(l *Legacy) (string, error) {
 	return token, nil
 }
 
-// parse checks signature, issuer and form of a token, not whether it still holds.
+// SignLegacy is IssueLegacy by values, for the loop that fills such Secrets.
+func (i *Issuer) SignLegacy(namespace, account, uid, secret string) (string, error) {
+	return i.IssueLegacy(&Legacy{Namespace: namespace, Account: account, UID: uid, Secret: secret})
+}
+
+// parse checks signature, issuer and form of a token, not whether it still holds. errForeign leaves it to others.
 func (i *Issuer) parse(token string) (*Claims, error) {
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{i.algorithm})
+	var algorithms []jose.SignatureAlgorithm
+	for _, k := range i.keys {
+		if !slices.Contains(algorithms, k.algorithm) {
+			algorithms = append(algorithms, k.algorithm)
+		}
+	}
+	if iss := issuerOf(token); iss != legacyIssuer && !slices.Contains(i.cfg.URLs, iss) {
+		return nil, errForeign
+	}
+	parsed, err := jwt.ParseSigned(token, algorithms)
 	if err != nil {
 		return nil, ErrInvalidToken
 	}
 	claims, legacy := &Claims{}, &Legacy{}
-	if err := parsed.Claims(i.public, claims, legacy); err != nil {
+	if !i.verify(parsed, claims, legacy) {
 		return nil, ErrInvalidToken
 	}
 	switch {
-	case claims.Issuer == i.url && claims.Kubernetes != nil && claims.Expiry != nil:
+	case slices.Contains(i.cfg.URLs, claims.Issuer) && claims.Kubernetes != nil && claims.Expiry != nil:
 		b := claims.Kubernetes
 		if claims.Subject != "system:serviceaccount:"+b.Namespace+":"+b.Account.Name {
 			return nil, ErrInvalidToken
@@ -157,22 +228,68 @@ func (i *Issuer) parse(token string) (*Claims, error) {
 	return nil, ErrInvalidToken
 }
 
+// verify tries the key that the token names, or else all.
+func (i *Issuer) verify(parsed *jwt.JSONWebToken, into ...any) bool {
+	named := ""
+	if len(parsed.Headers) > 0 {
+		named = parsed.Headers[0].KeyID
+	}
+	known := slices.ContainsFunc(i.keys, func(k verificationKey) bool { return k.id == named })
+	for _, k := range i.keys {
+		if known && k.id != named {
+			continue
+		}
+		if parsed.Claims(k.public, into...) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// issuerOf reads the issuer of a JWT without checking anything; empty if it is none.
+func issuerOf(token string) string {
+	payload, ok := payloadOf(token)
+	if !ok {
+		return ""
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	if json.Unmarshal(payload, &claims) != nil {
+		return ""
+	}
+	return claims.Issuer
+}
+
 // Configuration serves /.well-known/openid-configuration. base is the URL at which others reach the server.
 func (i *Issuer) Configuration(base string) http.Handler {
-	return document("application/json", map[string]any{
-		"issuer":                                i.url,
-		"jwks_uri":                              base + "/openid/v1/jwks",
-		"response_types_supported":              []string{"id_token"},
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": []string{string(i.algorithm)},
-	})
+	uri := i.cfg.KeysURI
+	if uri == "" {
+		uri = base + "/openid/v1/jwks"
+	}
+	var algorithms []string
+	for _, k := range i.keys {
+		if !slices.Contains(algorithms, string(k.algorithm)) {
+			algorithms = append(algorithms, string(k.algorithm))
+		}
+	}
+	slices.Sort(algorithms)
+	return document("application/json", struct {
+		Issuer     string   `json:"issuer"`
+		Keys       string   `json:"jwks_uri"`
+		Responses  []string `json:"response_types_supported"`
+		Subjects   []string `json:"subject_types_supported"`
+		Algorithms []string `json:"id_token_signing_alg_values_supported"`
+	}{i.cfg.URLs[0], uri, []string{"id_token"}, []string{"public"}, algorithms})
 }
 
 // Keys serves /openid/v1/jwks.
 func (i *Issuer) Keys() http.Handler {
-	return document("application/jwk-set+json", jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
-		{Key: i.public, KeyID: i.keyID, Algorithm: string(i.algorithm), Use: "sig"},
-	}})
+	set := jose.JSONWebKeySet{}
+	for _, k := range i.keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.public, KeyID: k.id, Algorithm: string(k.algorithm), Use: "sig"})
+	}
+	return document("application/jwk-set+json", set)
 }
 
 func document(contentType string, value any) http.Handler {

@@ -28,13 +28,21 @@ const (
 	nodeUIDKey    = "authentication.kubernetes.io/node-uid"
 )
 
+// Labels of Secrets with tokens; see https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/.
+const (
+	// LastUsedLabel is the day on which the token was last used.
+	LastUsedLabel = "kubernetes.io/legacy-token-last-used"
+	// InvalidSinceLabel says that the token is refused since that day, because nobody used it.
+	InvalidSinceLabel = "kubernetes.io/legacy-token-invalid-since"
+)
+
 // deletionLeeway is how long a token outlives the end of what it is bound to, for a pod's last words.
 const deletionLeeway = time.Minute
 
 var (
-	errInvalidated = errors.New("[invalid bearer token, service account token has been invalidated]")
-	errExpired     = errors.New("[invalid bearer token, service account token has expired]")
-	errNotYet      = errors.New("[invalid bearer token, service account token is not valid yet]")
+	errInvalidated = errors.New("service account token has been invalidated")
+	errExpired     = errors.New("service account token has expired")
+	errNotYet      = errors.New("service account token is not valid yet")
 )
 
 // serviceAccount turns claims whose signature is good into an identity, if they still hold.
@@ -48,20 +56,21 @@ func (t *Tokens) serviceAccount(ctx context.Context, c *Claims, token string, au
 	}
 	wanted := audiences
 	if len(wanted) == 0 {
-		wanted = t.issuer.audiences
+		wanted = t.issuer.cfg.Audiences
 	}
 	common := intersect(wanted, c.Audience)
 	if c.Legacy != nil {
-		common = intersect(wanted, t.issuer.audiences)
+		common = intersect(wanted, t.issuer.cfg.Audiences)
 	}
 	if len(common) == 0 {
-		return nil, fmt.Errorf("[invalid bearer token, token audiences %q is invalid for the target audiences %q]", []string(c.Audience), wanted)
+		return nil, fmt.Errorf("token audiences %q is invalid for the target audiences %q", []string(c.Audience), wanted)
 	}
 	if c.Legacy != nil {
-		if err := t.checkLegacy(ctx, c.Legacy, token); err != nil {
+		warnings, err := t.checkLegacy(ctx, c.Legacy, token)
+		if err != nil {
 			return nil, err
 		}
-		return &Recognized{Identity: accountIdentity(c.Legacy.Namespace, c.Legacy.Account, c.Legacy.UID), Audiences: common}, nil
+		return &Recognized{Identity: accountIdentity(c.Legacy.Namespace, c.Legacy.Account, c.Legacy.UID), Audiences: common, Warnings: warnings}, nil
 	}
 	b := c.Kubernetes
 	if b == nil {
@@ -135,19 +144,30 @@ func ended(o metav1.Object, now time.Time) bool {
 	return d != nil && now.After(d.Add(deletionLeeway))
 }
 
-// checkLegacy checks a token that lives in a Secret.
-func (t *Tokens) checkLegacy(ctx context.Context, l *Legacy, token string) error {
+// checkLegacy checks a token that lives in a Secret, and tells that it was used.
+func (t *Tokens) checkLegacy(ctx context.Context, l *Legacy, token string) (warnings []string, err error) {
 	o, err := t.objects.Get(ctx, core.Secrets.Kind, l.Namespace, l.Secret)
 	if err != nil {
-		return errInvalidated
+		return nil, errInvalidated
 	}
 	s := core.Secrets.Cast(o)
 	if s.DeletionTimestamp != nil || subtle.ConstantTimeCompare(s.Data[corev1.ServiceAccountTokenKey], []byte(token)) != 1 {
-		return errInvalidated
+		return nil, errInvalidated
 	}
 	o, err = t.objects.Get(ctx, core.ServiceAccounts.Kind, l.Namespace, l.Account)
 	if err != nil || string(o.GetUID()) != l.UID || o.GetDeletionTimestamp() != nil {
-		return errInvalidated
+		return nil, errInvalidated
 	}
-	return nil
+	if s.Labels[InvalidSinceLabel] != "" {
+		return nil, errors.New("the token in secret " + l.Namespace + "/" + l.Secret + " for service account " + l.Namespace + "/" + l.Account + " has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '" + InvalidSinceLabel + "' label from the secret to temporarily allow use of this token")
+	}
+	for _, ref := range core.ServiceAccounts.Cast(o).Secrets {
+		if ref.Name == s.Name {
+			warnings = []string{"Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens."}
+		}
+	}
+	if t.used != nil && s.Labels[LastUsedLabel] != t.now().UTC().Format(time.DateOnly) {
+		t.used(ctx, s)
+	}
+	return warnings, nil
 }

@@ -63,7 +63,7 @@ func security(t *testing.T, s reviewed) func(kind *resource.Kind, subresource, n
 		t.Fatal(err)
 	}
 	now := func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
-	issuer, err := authn.NewIssuer(key, "", nil, now)
+	issuer, err := authn.NewIssuer(authn.IssuerConfig{Key: key, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

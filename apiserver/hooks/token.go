@@ -24,6 +24,7 @@ import (
 	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
 )
 
@@ -58,21 +59,29 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 		return nil, err
 	}
 	account := core.ServiceAccounts.Cast(o)
+	if request.UID != "" && request.UID != account.UID {
+		return nil, apierrors.NewConflict(core.ServiceAccounts.Kind.GroupResource(), r.Name, fmt.Errorf(
+			"the UID in the token request (%s) does not match the UID of the service account (%s)", request.UID, account.UID))
+	}
 	bound := &authn.Bound{Namespace: r.Namespace, Account: authn.Reference{Name: account.Name, UID: string(account.UID)}}
 	if err := t.bind(ctx, bound, account, request.Spec.BoundObjectRef); err != nil {
 		return nil, err
 	}
 	now := t.now()
 	asked := time.Duration(*request.Spec.ExpirationSeconds) * time.Second
+	if most := t.issuer.MaxLifetime(); most > 0 && asked > most {
+		asked = most
+	}
 	lifetime := asked
-	if bound.Pod != nil && *request.Spec.ExpirationSeconds == mountedTokenSeconds && isOwnAudience(t.issuer, request.Spec.Audiences) {
+	if t.issuer.Extends() && bound.Pod != nil && *request.Spec.ExpirationSeconds == mountedTokenSeconds && isOwnAudience(t.issuer, request.Spec.Audiences) {
 		lifetime = mountedTokenLifetime
 		bound.WarnAfter = jwt.NewNumericDate(now.Add(asked))
 	}
-	token, err := t.issuer.Issue(bound, request.Spec.Audiences, lifetime)
+	token, id, err := t.issuer.Issue(bound, request.Spec.Audiences, lifetime)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
+	audit.Annotate(ctx, "authentication.kubernetes.io/issued-credential-id", "JTI="+id)
 	request.ObjectMeta = metav1.ObjectMeta{
 		Name: account.Name, Namespace: account.Namespace, UID: types.UID(uuid.NewUUID()), CreationTimestamp: metav1.NewTime(now.Truncate(time.Second)),
 	}

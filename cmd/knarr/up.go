@@ -36,6 +36,7 @@ func (s *serving) bind(c *cobra.Command) {
 	f.StringVar(&s.config.Kubeconfig, "kubeconfig", "", "where to write the administrator's kubeconfig (default DATA-DIR/admin.kubeconfig)")
 	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
+	bindFlags(f, securityFlags(&s.config.Security))
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 
@@ -64,6 +65,7 @@ func (s *serving) load(c *cobra.Command) error {
 			*m.to = *m.from
 		}
 	}
+	overrideFlags(securityFlags(&s.config.Security), securityFlags(&flags.Security), changed)
 	if changed("nodes") {
 		s.config.Nodes = flags.Nodes
 	}

@@ -1,0 +1,107 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"knarr.dev/cluster"
+)
+
+// flag is one flag and where its value goes: a *string, *[]string, *int, *time.Duration, *bool or **bool.
+type flag struct {
+	name, usage string
+	value       any
+}
+
+// securityFlags are named as those of kube-apiserver.
+func securityFlags(c *cluster.SecurityConfig) []flag {
+	return []flag{
+		{"client-ca-file", "`FILE` of further authorities of client certificates", &c.ClientCAFile},
+		{"requestheader-client-ca-file", "`FILE` of the authorities of front proxies (default the cluster's own)", &c.RequestHeaderClientCAFile},
+		{"requestheader-allowed-names", "common names of front proxies (default front-proxy-client, or any with a CA file)", &c.RequestHeaderAllowedNames},
+		{"requestheader-username-headers", "headers with the user's name (default X-Remote-User)", &c.RequestHeaderUsernameHeaders},
+		{"requestheader-uid-headers", "headers with the user's UID (default X-Remote-Uid)", &c.RequestHeaderUIDHeaders},
+		{"requestheader-group-headers", "headers with groups (default X-Remote-Group)", &c.RequestHeaderGroupHeaders},
+		{"requestheader-extra-headers-prefix", "prefixes of headers with more about the user (default X-Remote-Extra-)", &c.RequestHeaderExtraHeaderPrefixes},
+		{"service-account-issuer", "issuer of service account tokens; the first signs, all are accepted", &c.ServiceAccountIssuers},
+		{"api-audiences", "audiences of the API server (default the first issuer)", &c.APIAudiences},
+		{"service-account-signing-key-file", "private key that signs service account tokens (default the cluster's own)", &c.ServiceAccountSigningKeyFile},
+		{"service-account-key-file", "further keys whose service account tokens are accepted", &c.ServiceAccountKeyFiles},
+		{"service-account-jwks-uri", "where others find the keys of service account tokens", &c.ServiceAccountJWKSURI},
+		{"service-account-max-token-expiration", "longest lifetime of service account tokens (default no bound)", &c.ServiceAccountMaxTokenExpiration},
+		{"service-account-extend-token-expiration", "let the tokens that pods mount live a year (default true)", &c.ServiceAccountExtendTokenExpiration},
+		{"anonymous-auth", "serve requests without credentials as system:anonymous (default true)", &c.AnonymousAuth},
+	}
+}
+
+// bindFlags adds flags to f.
+func bindFlags(f *pflag.FlagSet, flags []flag) {
+	for _, g := range flags {
+		switch v := g.value.(type) {
+		case *string:
+			f.StringVar(v, g.name, "", g.usage)
+		case *[]string:
+			f.StringSliceVar(v, g.name, nil, g.usage)
+		case *int:
+			f.IntVar(v, g.name, 0, g.usage)
+		case *bool:
+			f.BoolVar(v, g.name, false, g.usage)
+		case *time.Duration:
+			f.DurationVar(v, g.name, 0, g.usage)
+		case **bool:
+			f.Var(optional{v}, g.name, g.usage)
+			f.Lookup(g.name).NoOptDefVal = "true"
+		}
+	}
+}
+
+// overrideFlags copies what was given on the command line from one set to the same of another configuration.
+func overrideFlags(to, from []flag, changed func(string) bool) {
+	for i := range to {
+		if !changed(to[i].name) {
+			continue
+		}
+		switch v := to[i].value.(type) {
+		case *string:
+			*v = *from[i].value.(*string)
+		case *[]string:
+			*v = *from[i].value.(*[]string)
+		case *int:
+			*v = *from[i].value.(*int)
+		case *bool:
+			*v = *from[i].value.(*bool)
+		case *time.Duration:
+			*v = *from[i].value.(*time.Duration)
+		case **bool:
+			*v = *from[i].value.(**bool)
+		}
+	}
+}
+
+// optional is a boolean flag that may be unset.
+type optional struct{ value **bool }
+
+// Set implements pflag.Value.
+func (o optional) Set(s string) error {
+	b, err := strconv.ParseBool(s)
+	if err == nil {
+		*o.value = &b
+	}
+	return err
+}
+
+// Type implements pflag.Value.
+func (o optional) Type() string { return "bool" }
+
+// String implements pflag.Value.
+func (o optional) String() string {
+	if o.value == nil || *o.value == nil {
+		return ""
+	}
+	return strconv.FormatBool(**o.value)
+}
