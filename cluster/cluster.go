@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -70,7 +69,8 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 		{"scheduler", c.startScheduler, c.config.Role != RoleAPIServer && !c.config.NoScheduler},
 		{"simulated nodes", c.startSimulated, c.config.SimulatedNodes > 0},
 		{"service proxies", c.startProxies, c.config.Nodes > 0},
-		{"DNS", c.startDNS, c.config.Nodes > 0},
+		{"DNS", c.startDNS, c.config.Role != RoleAPIServer},
+		{"routes", c.startRoutes, c.joinable() && c.config.Nodes < 2},
 		{"nodes", c.startNodes, c.config.Nodes > 0},
 	} {
 		if !step.when {
@@ -105,7 +105,26 @@ func (c *Cluster) address() string {
 	if c.listener == nil {
 		return ""
 	}
-	return c.listener.Addr().String()
+	bound := c.listener.Addr().(*net.TCPAddr).AddrPort()
+	if !bound.Addr().IsUnspecified() {
+		return bound.String()
+	}
+	if ip, ok := c.outside(); ok {
+		return netip.AddrPortFrom(ip, bound.Port()).String()
+	}
+	return netip.AddrPortFrom(loopback(), bound.Port()).String()
+}
+
+// outside is the address at which other machines reach the API server; false if it listens to this machine alone.
+func (c *Cluster) outside() (netip.Addr, bool) {
+	if c.listener == nil {
+		return netip.Addr{}, false
+	}
+	ip := c.listener.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	if ip.IsUnspecified() {
+		return MachineAddress("")
+	}
+	return ip, !ip.IsLoopback()
 }
 
 // KubeconfigFile is where the administrator's kubeconfig is.
@@ -138,8 +157,8 @@ func (c *Cluster) openPKI(context.Context) error {
 
 // makeNetwork makes the bridge and, with several nodes, their network namespaces.
 func (c *Cluster) makeNetwork(context.Context) error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("real nodes need root: run as root, or use --simulated-nodes N")
+	if err := canRunNodes(c.config.ContainerRuntimeEndpoint); err != nil {
+		return fmt.Errorf("%w; or use --simulated-nodes N, which needs none of that", err)
 	}
 	c.network = nodenet.Plan{
 		ID:     nodenet.ID(c.config.DataDir),

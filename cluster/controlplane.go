@@ -138,11 +138,16 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	if config.TLS, err = c.serverTLS(); err != nil {
 		return config, err
 	}
+	if c.joinable() {
+		if config.Bootstrap, err = c.joinObjects(); err != nil {
+			return config, err
+		}
+	}
 	config.AdvertisePort = c.listener.Addr().(*net.TCPAddr).Port
-	if c.config.Nodes > 0 {
-		config.AdvertiseIP = c.network.Gateway()
-	} else if ip := c.listener.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap(); !ip.IsUnspecified() {
+	if ip, ok := c.outside(); ok {
 		config.AdvertiseIP = ip
+	} else if c.config.Nodes > 0 {
+		config.AdvertiseIP = c.network.Gateway()
 	}
 	return config, nil
 }

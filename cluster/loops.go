@@ -28,6 +28,9 @@ func (c *Cluster) extend(policy *authz.Policy) {
 		}
 	}
 	policy.Extend(dns.Account, dns.Needs())
+	if c.joinable() {
+		joinPolicy(policy)
+	}
 	if c.config.SimulatedNodes > 0 {
 		policy.Extend(simulated.Account, simulated.Needs())
 	}

@@ -49,17 +49,37 @@ func (c *Cluster) startProxy(config proxy.Config) {
 // dnsCheck is how often the Service of the DNS server is put right if somebody changed it.
 const dnsCheck = time.Minute
 
-// startDNS answers DNS questions at the machine's address on the bridge, which pods reach through the Service kube-dns.
+// outsidePort is where DNS answers other machines; 53 is often taken by a resolver of the machine.
+const outsidePort = 10053
+
+// dnsAddresses are where DNS answers: to the nodes of this machine on the bridge, to those of others at its address. The last
+// one is what the Service leads to.
+func (c *Cluster) dnsAddresses() []netip.AddrPort {
+	var listen []netip.AddrPort
+	if c.config.Nodes > 0 {
+		listen = append(listen, netip.AddrPortFrom(c.network.Gateway(), 53))
+	}
+	if ip, ok := c.outside(); ok && ip.Is4() {
+		listen = append(listen, netip.AddrPortFrom(ip, outsidePort))
+	}
+	return listen
+}
+
+// startDNS answers DNS questions at this machine's addresses, which pods reach through the Service kube-dns.
 func (c *Cluster) startDNS(ctx context.Context) error {
+	listen := c.dnsAddresses()
+	if len(listen) == 0 {
+		return nil // no pod could ask
+	}
 	upstreams, err := dns.Upstreams("/etc/resolv.conf")
 	if err != nil {
 		c.log.Warn("only names of the cluster are known to its DNS", "err", err)
 	}
-	listen := netip.AddrPortFrom(c.network.Gateway(), 53)
+	pods, nodes := netip.MustParsePrefix(c.config.PodCIDR), netip.MustParsePrefix(c.config.NodeCIDR)
 	caller := c.Client(serviceAccount(dns.Account))
 	server := dns.New(dns.Config{
-		Listen: []netip.AddrPort{listen}, Domain: c.config.ClusterDomain,
-		Ranges: []netip.Prefix{c.network.Pods, c.network.Nodes, c.serviceRange()}, Upstreams: upstreams,
+		Listen: listen, Domain: c.config.ClusterDomain,
+		Ranges: []netip.Prefix{pods, nodes, c.serviceRange()}, Upstreams: upstreams,
 	}, caller, c.log)
 	c.parts.run("DNS", server.Run)
 	select {
@@ -69,8 +89,8 @@ func (c *Cluster) startDNS(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	address := netip.MustParseAddr(c.config.ClusterDNS)
-	if err := dns.Publish(ctx, caller, address, listen); err != nil {
+	address, endpoint := netip.MustParseAddr(c.config.ClusterDNS), listen[len(listen)-1]
+	if err := dns.Publish(ctx, caller, address, endpoint); err != nil {
 		return err
 	}
 	c.parts.run("DNS service", func(ctx context.Context) error {
@@ -80,7 +100,7 @@ func (c *Cluster) startDNS(ctx context.Context) error {
 				return nil
 			case <-time.After(dnsCheck):
 			}
-			if err := dns.Publish(ctx, caller, address, listen); err != nil && ctx.Err() == nil {
+			if err := dns.Publish(ctx, caller, address, endpoint); err != nil && ctx.Err() == nil {
 				c.log.Warn("the Service of DNS is not as it should be", "err", err, "again", dnsCheck)
 			}
 		}

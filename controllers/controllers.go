@@ -13,6 +13,7 @@ import (
 	"knarr.dev/client"
 	"knarr.dev/controller"
 	"knarr.dev/controllers/accounttoken"
+	"knarr.dev/controllers/bootstraptoken"
 	"knarr.dev/controllers/clusterroleaggregation"
 	"knarr.dev/controllers/csr"
 	"knarr.dev/controllers/deployment"
@@ -93,6 +94,8 @@ func All() []Loop {
 		{"nodeipam", "node-controller", nodeipam.Needs(), func(c *client.Client, cfg Config) controller.Controller {
 			return nodeipam.New(c, cfg.PodCIDR)
 		}},
+		{"bootstrapsigner", "bootstrap-signer", bootstraptoken.SigningNeeds(), plain(bootstraptoken.NewSigning)},
+		{"tokencleaner", "token-cleaner", bootstraptoken.CleaningNeeds(), plain(bootstraptoken.NewCleaning)},
 		{"podgc", "pod-garbage-collector", podgc.Needs(), plain(podgc.New)},
 	}
 }

@@ -41,6 +41,8 @@ func root() *cobra.Command {
 		downCommand(),
 		serverCommand(),
 		apiserverCommand(),
+		agentCommand(),
+		tokenCommand(),
 		kubeconfigCommand(),
 		imageCommand(),
 		versionCommand(),

@@ -74,7 +74,7 @@ func (p Plan) Up() error {
 		if err := p.node(i, n, bridge); err != nil {
 			return fmt.Errorf("network of node %s: %w", n.Name, err)
 		}
-		if err := route(n.Pods, n.Address); err != nil {
+		if err := route(n.Pods, n.Address, unix.RTPROT_BOOT); err != nil {
 			return fmt.Errorf("route to pods of node %s: %w", n.Name, err)
 		}
 	}
@@ -181,14 +181,14 @@ func (p Plan) inside(n Node) error {
 	if err := netlink.LinkSetUp(eth); err != nil {
 		return err
 	}
-	if err := route(netip.PrefixFrom(netip.IPv4Unspecified(), 0), p.Gateway()); err != nil {
+	if err := route(netip.PrefixFrom(netip.IPv4Unspecified(), 0), p.Gateway(), unix.RTPROT_BOOT); err != nil {
 		return err
 	}
 	for _, other := range p.Namespaced {
 		if other.Name == n.Name {
 			continue
 		}
-		if err := route(other.Pods, other.Address); err != nil {
+		if err := route(other.Pods, other.Address, unix.RTPROT_BOOT); err != nil {
 			return err
 		}
 	}
@@ -203,8 +203,8 @@ func address(link netlink.Link, a netip.Addr, bits int) error {
 	return nil
 }
 
-func route(to netip.Prefix, via netip.Addr) error {
-	r := &netlink.Route{Gw: via.AsSlice(), Dst: &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}}
+func route(to netip.Prefix, via netip.Addr, by netlink.RouteProtocol) error {
+	r := &netlink.Route{Protocol: by, Gw: via.AsSlice(), Dst: &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}}
 	if err := netlink.RouteReplace(r); err != nil {
 		return fmt.Errorf("route to %s via %s: %w", to, via, err)
 	}

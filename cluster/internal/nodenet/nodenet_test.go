@@ -5,6 +5,7 @@ package nodenet
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -67,5 +68,59 @@ func TestNodesReachEachOtherAndGoAway(t *testing.T) {
 	}
 	if _, err := netlink.LinkByName(p.Bridge()); err == nil {
 		t.Fatal("the bridge is still there")
+	}
+}
+
+func TestRoutesFollowWhatIsWanted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	p := Plan{
+		ID: ID(t.TempDir()), RunDir: t.TempDir(),
+		Nodes: netip.MustParsePrefix("10.251.1.0/24"), Pods: netip.MustParsePrefix("10.252.0.0/16"),
+		Namespaced: []Node{{Name: "a", Address: netip.MustParseAddr("10.251.1.11"), Pods: netip.MustParsePrefix("10.252.0.0/24")}},
+	}
+	t.Cleanup(func() { p.Down() })
+	if err := p.Up(); err != nil {
+		t.Fatal(err)
+	}
+	one, two := netip.MustParsePrefix("10.252.7.0/24"), netip.MustParsePrefix("10.252.8.0/24")
+	via, other := netip.MustParseAddr("10.251.1.21"), netip.MustParseAddr("10.251.1.22")
+	elsewhere := netip.MustParsePrefix("10.253.1.0/24") // another cluster's, which must stay
+	for _, want := range []map[netip.Prefix]netip.Addr{
+		{elsewhere: via},
+		{one: via, two: via},
+		{one: other},
+		{},
+	} {
+		err := Inside(p.Path(p.Namespaced[0]), func() error {
+			within := p.Pods
+			if _, ok := want[elsewhere]; ok {
+				within = netip.MustParsePrefix("10.253.0.0/16")
+			}
+			if err := Routes(within, want); err != nil {
+				return err
+			}
+			list, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+			if err != nil {
+				return err
+			}
+			got := map[netip.Prefix]netip.Addr{}
+			for _, r := range list {
+				if r.Protocol == routeProtocol {
+					gw, _ := netip.AddrFromSlice(r.Gw)
+					got[netip.MustParsePrefix(r.Dst.String())] = gw.Unmap()
+				}
+			}
+			full := maps.Clone(want)
+			full[elsewhere] = via
+			if !maps.Equal(got, full) {
+				t.Errorf("got %v, want %v", got, full)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -1,0 +1,50 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"knarr.dev/cluster"
+)
+
+func agentCommand() *cobra.Command {
+	config, logLevel := cluster.AgentConfig{}, ""
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "Make this machine a node of a cluster, in the foreground",
+		Long: "Make this machine a node of a cluster, in the foreground.\n\n" +
+			"The first start needs --server and --token; `knarr token create --print-join-command` on the server prints the whole\n" +
+			"command. Later starts need neither: the node's certificate is in the data directory, and renews itself.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := logger(logLevel)
+			if err != nil {
+				return err
+			}
+			begin := time.Now()
+			a, err := cluster.StartAgent(c.Context(), config, log)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "knarr ready in %v  node %s of %s\n", time.Since(begin).Round(time.Millisecond), a.Node(), a.Server())
+			<-a.Done() // ctx ended or something failed
+			return a.Close()
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&config.Server, "server", "", "`URL` of the API server")
+	f.StringVar(&config.Token, "token", "", "token of knarr token create; only to join")
+	f.StringVar(&config.CAHash, "ca-hash", "", "hash of the cluster's CA, sha256:..., to join no other cluster than that")
+	f.StringVar(&config.DataDir, "data-dir", "", "directory of all state (default "+cluster.DefaultDataDir()+")")
+	f.StringVar(&config.NodeName, "node-name", "", "name of the node (default the host name)")
+	f.StringVar(&config.NodeIP, "node-ip", "", "IPv4 `ADDRESS` of the node (default the one used towards the server)")
+	f.StringVar(&config.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "`SOCKET` of a running containerd (default: start one)")
+	f.BoolVar(&config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
+	f.StringVar(&logLevel, "log-level", "warn", "debug, info, warn or error")
+	return c
+}
