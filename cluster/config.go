@@ -88,7 +88,7 @@ type Config struct {
 }
 
 // LoadConfig reads a configuration file into c. Unknown keys are errors that name their line.
-func LoadConfig(file string, c *Config) error {
+func LoadConfig[T Config | AgentConfig](file string, c *T) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 )
 
 func agentCommand() *cobra.Command {
-	config, logLevel := cluster.AgentConfig{}, ""
+	config, file, logLevel := cluster.AgentConfig{}, "", ""
 	c := &cobra.Command{
 		Use:   "agent",
 		Short: "Make this machine a node of a cluster, in the foreground",
@@ -24,6 +24,9 @@ func agentCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			log, err := logger(logLevel)
 			if err != nil {
+				return err
+			}
+			if err := loadAgent(c, file, &config); err != nil {
 				return err
 			}
 			begin := time.Now()
@@ -37,6 +40,7 @@ func agentCommand() *cobra.Command {
 		},
 	}
 	f := c.Flags()
+	f.StringVar(&file, "config", "", "configuration `FILE`; flags win over it")
 	f.StringVar(&config.Server, "server", "", "`URL` of the API server")
 	f.StringVar(&config.Token, "token", "", "token of knarr token create; only to join")
 	f.StringVar(&config.CAHash, "ca-hash", "", "hash of the cluster's CA, sha256:..., to join no other cluster than that")
@@ -47,4 +51,33 @@ func agentCommand() *cobra.Command {
 	f.BoolVar(&config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
 	f.StringVar(&logLevel, "log-level", "warn", "debug, info, warn or error")
 	return c
+}
+
+// loadAgent merges a configuration file with the flags, which win.
+func loadAgent(c *cobra.Command, file string, config *cluster.AgentConfig) error {
+	if file == "" {
+		return nil
+	}
+	flags := *config
+	*config = cluster.AgentConfig{}
+	if err := cluster.LoadConfig(file, config); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		flag     string
+		to, from *string
+	}{
+		{"server", &config.Server, &flags.Server}, {"token", &config.Token, &flags.Token}, {"ca-hash", &config.CAHash, &flags.CAHash},
+		{"data-dir", &config.DataDir, &flags.DataDir}, {"node-name", &config.NodeName, &flags.NodeName},
+		{"node-ip", &config.NodeIP, &flags.NodeIP},
+		{"container-runtime-endpoint", &config.ContainerRuntimeEndpoint, &flags.ContainerRuntimeEndpoint},
+	} {
+		if c.Flags().Changed(m.flag) {
+			*m.to = *m.from
+		}
+	}
+	if c.Flags().Changed("keep-pods") {
+		config.KeepPods = flags.KeepPods
+	}
+	return nil
 }

@@ -15,15 +15,18 @@ import (
 )
 
 func kubeconfigCommand() *cobra.Command {
-	dir, name, merge := "", "", false
+	dir, file, name, merge := "", "", "", false
 	c := &cobra.Command{
 		Use:   "kubeconfig",
 		Short: "Print the administrator's kubeconfig, or merge it into ~/.kube/config",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			admin, err := clientcmd.LoadFromFile(filepath.Join(dir, "admin.kubeconfig"))
+			if file == "" {
+				file = filepath.Join(dir, "admin.kubeconfig")
+			}
+			admin, err := clientcmd.LoadFromFile(file)
 			if err != nil {
-				return fmt.Errorf("no kubeconfig in data directory %s: %w", dir, err)
+				return fmt.Errorf("the administrator's kubeconfig: %w; has the cluster started, with this --data-dir and no other --kubeconfig?", err)
 			}
 			if !merge {
 				data, err := clientcmd.Write(*admin)
@@ -37,6 +40,7 @@ func kubeconfigCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dir, "data-dir", cluster.DefaultDataDir(), "directory of the cluster's state")
+	c.Flags().StringVar(&file, "kubeconfig", "", "the administrator's kubeconfig, if the cluster writes it to another `FILE` than DATA-DIR/admin.kubeconfig")
 	c.Flags().StringVar(&name, "context", "knarr", "name of the context to write with --merge")
 	c.Flags().BoolVar(&merge, "merge", false, "add a context to $KUBECONFIG or ~/.kube/config and make it the current one")
 	return c

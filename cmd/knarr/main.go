@@ -35,6 +35,7 @@ func root() *cobra.Command {
 		Short:         "A whole Kubernetes in one program",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version,
 	}
 	c.AddCommand(
 		upCommand(),

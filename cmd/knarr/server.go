@@ -19,6 +19,8 @@ func serverCommand() *cobra.Command {
 		RunE:  func(c *cobra.Command, _ []string) error { return s.loadAndRun(c) },
 	}
 	s.bind(c)
+	c.Flags().StringVar(&s.config.PodCIDR, "pod-cidr", "", "range of pod addresses (default 10.42.0.0/16)")
+	c.Flags().StringVar(&s.config.NodeCIDR, "node-cidr", "", "range of node addresses of one machine (default 10.44.0.0/16)")
 	c.Flags().StringSliceVar(&s.config.Controllers, "controllers", nil, "control loops: *, NAME or -NAME (default *)")
 	return c
 }

@@ -99,7 +99,8 @@ func TestAgentJoins(t *testing.T) {
 	requireNode(t)
 	archives := imageArchives(t)
 	w := newWire(t)
-	s := startServer(t, "server", "--listen", w.server+":16443", "--service-cidr", "10.163.0.0/16", "--config", serverSettings(t))
+	s := startServer(t, "server", "--listen", w.server+":16443",
+		"--service-cidr", "10.163.0.0/16", "--pod-cidr", "10.162.0.0/16", "--node-cidr", "10.165.0.0/16")
 	knarr := func(args ...string) string { return strings.TrimSpace(command(t, s.program, args...)) }
 	join := knarr("token", "create", "--data-dir", s.dir, "--print-join-command", "--description", "for a test")
 	t.Log(join)
@@ -189,16 +190,6 @@ func TestAgentJoins(t *testing.T) {
 	if got := refused(t, two, "--node-name", "three"); !strings.Contains(got, "in use by another knarr process") {
 		t.Errorf("a second agent of a data directory: %s", got)
 	}
-}
-
-// serverSettings is a configuration file with ranges that no other test has.
-func serverSettings(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "server.yaml")
-	if err := os.WriteFile(file, []byte("podCIDR: 10.162.0.0/16\nnodeCIDR: 10.165.0.0/16\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 const joinedApp = `
