@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 	"runtime"
 	"strings"
 	"time"
@@ -81,11 +82,33 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 		writeObjectPlain(w, r, &info)
 	case path == "metrics":
 		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	case first == "debug" && s.serveProfile(w, r, rest):
 	case s.servesVersion(scopeOf(r).info):
 		writeError(w, r, notFoundPath())
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// serveProfile serves the Go runtime's profiles at Kubernetes' paths, /debug/pprof; false for other paths.
+func (s *Server) serveProfile(w http.ResponseWriter, r *http.Request, path string) bool {
+	name, ok := strings.CutPrefix(path, "pprof")
+	if !ok || name != "" && name[0] != '/' {
+		return false
+	}
+	switch name {
+	case "/cmdline":
+		pprof.Cmdline(w, r)
+	case "/profile":
+		pprof.Profile(w, r)
+	case "/symbol":
+		pprof.Symbol(w, r)
+	case "/trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+	return true
 }
 
 func (s *Server) servesVersion(i *requestInfo) bool {
