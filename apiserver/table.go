@@ -8,7 +8,6 @@ import (
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/codec"
@@ -30,7 +29,7 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, reg *registr
 		form.media = codec.JSON // tables have no protobuf form
 	}
 	o := table.Options{Version: form.version, Include: include, Now: time.Now()}
-	var t *metav1.Table
+	var b []byte
 	scale, isScale := a.object.(*autoscalingv1.Scale)
 	switch {
 	case a.list != nil:
@@ -38,18 +37,23 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, reg *registr
 		for i, e := range a.list.entries {
 			rows[i] = table.Row{Object: e.Object, JSON: e.JSON}
 		}
-		t, err = table.Of(reg.kind, rows, a.list.meta, o)
+		b, err = table.Append(nil, reg.kind, rows, a.list.meta, o)
 	case isScale:
-		t, err = table.Scale(scale, o)
+		t, err := table.Scale(scale, o)
+		if err != nil {
+			return err
+		}
+		writeObject(w, r, form, code, tableKind(form.version), t)
+		return nil
 	case a.entry != nil:
-		t, err = table.Of(reg.kind, []table.Row{{Object: a.entry.Object, JSON: a.entry.JSON}}, table.ObjectMeta(a.entry.Object), o)
+		b, err = table.Append(nil, reg.kind, []table.Row{{Object: a.entry.Object, JSON: a.entry.JSON}}, table.ObjectMeta(a.entry.Object), o)
 	default:
 		return notAcceptable(representations)
 	}
 	if err != nil {
 		return err
 	}
-	writeObject(w, r, form, code, tableKind(form.version), t)
+	writeJSON(w, r, form, code, b)
 	return nil
 }
 
@@ -59,11 +63,6 @@ func (s *Server) appendTable(dst []byte, reg *registry, form accepted, e *watchc
 	if err != nil {
 		return dst, err
 	}
-	t, err := table.Of(reg.kind, []table.Row{{Object: e.Object, JSON: e.JSON}}, table.ObjectMeta(e.Object),
+	return table.Append(dst, reg.kind, []table.Row{{Object: e.Object, JSON: e.JSON}}, table.ObjectMeta(e.Object),
 		table.Options{Version: form.version, Include: include, NoHeaders: !columns, Now: time.Now()})
-	if err != nil {
-		return dst, err
-	}
-	b, err := codec.EncodeJSON(tableKind(form.version), t)
-	return append(dst, b...), err
 }

@@ -13,8 +13,10 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api"
+	"knarr.dev/api/codec"
 	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/table"
@@ -112,5 +114,37 @@ func TestParseInclude(t *testing.T) {
 	if _, err := table.ParseInclude("Bogus"); err == nil ||
 		err.Error() != `Unable to convert to Table as requested: includeObject: Invalid value: "Bogus": must be 'Metadata', 'Object', 'None', or empty` {
 		t.Error(err)
+	}
+}
+
+func TestAppendIsTheEncodedTable(t *testing.T) {
+	odd := configMap()
+	odd.Annotations = map[string]string{"a": `quote " slash \\" <tag> é` + "\n", `"`: "}"}
+	odd.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{}}`)}}}
+	empty := &corev1.ConfigMap{}
+	for _, o := range []table.Options{
+		{Now: start}, {Now: start, Version: "v1beta1", NoHeaders: true},
+		{Now: start, Include: metav1.IncludeNone}, {Now: start, Include: metav1.IncludeObject},
+	} {
+		var rows []table.Row
+		for _, m := range []*corev1.ConfigMap{configMap(), odd, empty} {
+			rows = append(rows, table.Row{Object: m, JSON: func() ([]byte, error) { return codec.MarshalJSON(m) }})
+		}
+		meta := metav1.ListMeta{ResourceVersion: "9", Continue: "more"}
+		value, err := table.Of(core.ConfigMaps.Kind, rows, meta, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		version := o.Version
+		if version == "" {
+			version = "v1"
+		}
+		want, err := codec.EncodeJSON(schema.GroupVersionKind{Group: "meta.k8s.io", Version: version, Kind: "Table"}, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := table.Append(nil, core.ConfigMaps.Kind, rows, meta, o); err != nil || string(got) != string(want) {
+			t.Errorf("%v\ngot  %s\nwant %s", err, got, want)
+		}
 	}
 }
