@@ -128,13 +128,30 @@ func StartAgent(ctx context.Context, config AgentConfig, log *slog.Logger) (*Age
 	a := &Agent{config: config.complete(), log: log, parts: newSupervisor()}
 	stop := context.AfterFunc(ctx, a.parts.end)
 	a.parts.onStop("context", func() error { stop(); return nil })
+	steps, cancel := context.WithCancel(ctx) // until a part fails
+	defer cancel()
+	go func() {
+		select {
+		case <-a.parts.done:
+			cancel()
+		case <-steps.Done():
+		}
+	}()
 	for _, step := range []func(context.Context) error{
 		a.open, a.join, a.learn, a.startRoutesAndProxy, a.startNode,
 	} {
-		if err := step(ctx); err != nil {
-			a.parts.stop()
-			return nil, err
+		err := step(steps)
+		if err == nil {
+			continue
 		}
+		failed := a.parts.stop()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if errors.Is(err, context.Canceled) && failed != nil {
+			err = failed
+		}
+		return nil, err
 	}
 	return a, nil
 }
@@ -297,8 +314,8 @@ func (a *Agent) startNode(ctx context.Context) error {
 	a.parts.run("node "+a.joined.Node, agent.Run)
 	select {
 	case <-agent.Ready():
-	case <-a.parts.done:
-		return errors.Join(errors.New("the node ended before it was ready"), a.parts.stop())
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	// The cluster signs this one only now: for addresses that the Node has.
 	err = a.retry(ctx, "get the node's serving certificate", func(ctx context.Context) error { return serving.Ensure(ctx, a.api) })

@@ -71,10 +71,14 @@ func (c *Cluster) startNode(i int) (*node.Agent, error) {
 	return agent, nil
 }
 
-// nodeAddress is the address of real node number i: its own in its namespace, or the machine's.
+// nodeAddress is the address of real node number i: its own in its namespace, or the machine's, on the network on which others
+// reach the API server if they do.
 func (c *Cluster) nodeAddress(i int) (netip.Addr, error) {
 	if len(c.network.Namespaced) > 0 {
 		return c.network.Namespaced[i].Address, nil
+	}
+	if address, ok := c.outside(); ok && address.Is4() {
+		return address, nil
 	}
 	if address, ok := MachineAddress(""); ok {
 		return address, nil
