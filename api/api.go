@@ -13,12 +13,17 @@ import (
 	"knarr.dev/api/certificates"
 	"knarr.dev/api/coordination"
 	"knarr.dev/api/core"
+	"knarr.dev/api/devices"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/events"
+	"knarr.dev/api/flowcontrol"
+	"knarr.dev/api/networking"
+	"knarr.dev/api/node"
 	"knarr.dev/api/policy"
 	"knarr.dev/api/rbac"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
+	"knarr.dev/api/storage"
 )
 
 // Kinds returns the built-in kinds in the order of discovery.
@@ -35,6 +40,9 @@ func Kinds() []*resource.Kind {
 		core.Events.Kind,
 		core.LimitRanges.Kind,
 		core.ResourceQuotas.Kind,
+		core.PersistentVolumes.Kind,
+		core.PersistentVolumeClaims.Kind,
+		core.ComponentStatuses.Kind,
 		apps.Deployments.Kind,
 		apps.ReplicaSets.Kind,
 		discovery.EndpointSlices.Kind,
@@ -47,6 +55,24 @@ func Kinds() []*resource.Kind {
 		policy.PodDisruptionBudgets.Kind,
 		scheduling.PriorityClasses.Kind,
 		events.Events.Kind,
+		storage.StorageClasses.Kind,
+		storage.VolumeAttachments.Kind,
+		storage.CSIDrivers.Kind,
+		storage.CSINodes.Kind,
+		storage.CSIStorageCapacities.Kind,
+		storage.VolumeAttributesClasses.Kind,
+		networking.Ingresses.Kind,
+		networking.IngressClasses.Kind,
+		networking.NetworkPolicies.Kind,
+		networking.ServiceCIDRs.Kind,
+		networking.IPAddresses.Kind,
+		node.RuntimeClasses.Kind,
+		flowcontrol.FlowSchemas.Kind,
+		flowcontrol.PriorityLevelConfigurations.Kind,
+		devices.DeviceClasses.Kind,
+		devices.ResourceClaims.Kind,
+		devices.ResourceClaimTemplates.Kind,
+		devices.ResourceSlices.Kind,
 		authentication.TokenReviews.Kind,
 		authentication.SelfSubjectReviews.Kind,
 		authorization.SubjectAccessReviews.Kind,

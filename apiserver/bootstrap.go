@@ -6,10 +6,12 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,10 +20,12 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
+	"knarr.dev/api/flowcontrol"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/hooks"
+	"knarr.dev/store"
 )
 
 // bootstrap makes the objects that exist from the start: namespaces first, then all others at once, so that the store
@@ -54,11 +58,11 @@ func (s *Server) bootstrapAll(ctx context.Context, all []Bootstrap) error {
 }
 
 func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
-	store := s.objects()
+	objects := s.objects()
 	namespace, name := b.Object.GetNamespace(), b.Object.GetName()
-	_, err := store.Get(ctx, b.Kind, namespace, name)
+	_, err := objects.Get(ctx, b.Kind, namespace, name)
 	if apierrors.IsNotFound(err) {
-		_, err = store.Do(ctx, &call.Request{
+		_, err = objects.Do(ctx, &call.Request{
 			Verb: "create", Kind: b.Kind, Namespace: namespace, Object: b.Object.DeepCopyObject().(resource.Object),
 			FieldManager: "knarr",
 		})
@@ -69,7 +73,7 @@ func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
 	if err != nil && !apierrors.IsAlreadyExists(err) || b.Reconcile == nil {
 		return err
 	}
-	_, err = store.Update(ctx, b.Kind, namespace, name, false, func(o resource.Object) error {
+	_, err = objects.Update(ctx, b.Kind, namespace, name, false, func(o resource.Object) error {
 		b.Reconcile(o)
 		return nil
 	})
@@ -114,10 +118,36 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 			Ports: []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port)}},
 		},
 	}, nil)
+	s.firstLevels(add)
 	if s.cfg.AdvertiseIP.IsValid() && !s.cfg.AdvertiseIP.IsLoopback() { // endpoints may not be on loopback
 		s.firstEndpoints(add, port)
 	}
 	return namespaces, others
+}
+
+// firstLevels are the objects of priority and fairness. Their specs are kept up to date unless their annotation says not to.
+func (s *Server) firstLevels(add func(*resource.Kind, resource.Object, func(resource.Object) bool)) {
+	stale := func(o resource.Object) bool {
+		return o.GetAnnotations()[flowcontrolv1.AutoUpdateAnnotationKey] == "true"
+	}
+	schemas, levels := flowcontrol.Mandatory()
+	moreSchemas, moreLevels := flowcontrol.Suggested()
+	for _, level := range append(levels, moreLevels...) {
+		add(flowcontrol.PriorityLevelConfigurations.Kind, level, func(o resource.Object) bool {
+			if stale(o) {
+				flowcontrol.PriorityLevelConfigurations.Cast(o).Spec = *level.Spec.DeepCopy()
+			}
+			return true
+		})
+	}
+	for _, schema := range append(schemas, moreSchemas...) {
+		add(flowcontrol.FlowSchemas.Kind, schema, func(o resource.Object) bool {
+			if stale(o) {
+				flowcontrol.FlowSchemas.Cast(o).Spec = *schema.Spec.DeepCopy()
+			}
+			return true
+		})
+	}
 }
 
 // firstEndpoints are where the service default/kubernetes leads; the address may change from one start to the next.
@@ -154,11 +184,11 @@ func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(r
 
 // builtinHooks are the hooks that need nothing but the server's objects.
 func (s *Server) builtinHooks() []hooks.Hook {
-	store := s.objects()
+	objects := s.objects()
 	all := []hooks.Hook{
-		hooks.Service(store, s.cfg.ServiceCIDR, s.cfg.NodePorts),
-		hooks.Binding(store), hooks.Eviction(store), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
-		hooks.Approval(),
+		hooks.Service(objects, s.cfg.ServiceCIDR, s.cfg.NodePorts),
+		hooks.Binding(objects), hooks.Eviction(objects), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
+		hooks.Approval(), s.componentStatus(),
 	}
 	served := all[:0]
 	for _, h := range all {
@@ -167,4 +197,13 @@ func (s *Server) builtinHooks() []hooks.Hook {
 		}
 	}
 	return served
+}
+
+// componentStatus answers for the store and for what the configuration names.
+func (s *Server) componentStatus() hooks.Hook {
+	etcd := hooks.Component{Name: "etcd-0", Check: func(ctx context.Context) error {
+		_, err := s.cfg.Store.Read(ctx, store.Query{Key: "/registry/health"})
+		return err
+	}}
+	return hooks.ComponentStatus(append(slices.Clone(s.cfg.Components), etcd)...)
 }

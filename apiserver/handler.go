@@ -54,7 +54,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		choose = negotiateWatch
 	}
 	form, err := choose(r, protoKind(reg.kind))
-	if err == nil && form.as != "" && reg.kind.Virtual {
+	if err == nil && form.as != "" && reg.kind.Virtual && sc.info.verb == "create" {
 		err = onlyMedia(representations)
 	}
 	if err != nil {
@@ -96,6 +96,9 @@ func deprecated(k *resource.Kind) string {
 	if k.Group == "" && k.Resource == "endpoints" {
 		return "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 	}
+	if k.Group == "" && k.Resource == "componentstatuses" {
+		return "v1 ComponentStatus is deprecated in v1.19+"
+	}
 	return ""
 }
 
@@ -131,7 +134,7 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 		return nil
 	}
 	verb := i.verb
-	if k.Virtual && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
+	if k.Virtual && k.Verbs == nil && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
 		return notAllowed()
 	}
 	if namespaced && i.namespace == "" && (verb == "create" || verb == "deletecollection") && !named && i.subresource == "" {

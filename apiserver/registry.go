@@ -101,7 +101,7 @@ func (r *registry) dispatch(ctx context.Context, o *operation) (*answer, error) 
 		return r.subresource(ctx, o)
 	}
 	if r.kind.Virtual && o.Verb != "create" {
-		return nil, apierrors.NewMethodNotSupported(r.kind.GroupResource(), o.Verb)
+		return r.readVirtual(ctx, o)
 	}
 	switch o.Verb {
 	case "get":

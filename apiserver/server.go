@@ -74,6 +74,8 @@ type Config struct {
 
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	// Components are parts of the control plane beside the store whose health ComponentStatuses tell.
+	Components []hooks.Component
 	// MaxInFlight and MaxMutatingInFlight bound requests beside watches; 400 and 200 if 0.
 	MaxInFlight, MaxMutatingInFlight int
 }

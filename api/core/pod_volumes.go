@@ -371,28 +371,6 @@ func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at *field.Path
 	return append(problems, insidePath(s.Path, at.Child("path"))...)
 }
 
-// validateClaimSpec checks the claim of an ephemeral volume.
-func validateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) (problems field.ErrorList) {
-	if len(s.AccessModes) == 0 {
-		problems = append(problems, field.Required(at.Child("accessModes"), "at least 1 access mode is required"))
-	}
-	for _, mode := range s.AccessModes {
-		problems = append(problems, allowed(at.Child("accessModes"), mode,
-			corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
-	}
-	storage, ok := s.Resources.Requests[corev1.ResourceStorage]
-	switch {
-	case !ok:
-		problems = append(problems, field.Required(at.Child("resources").Key(string(corev1.ResourceStorage)), ""))
-	case storage.Sign() <= 0:
-		problems = append(problems, field.Invalid(at.Child("resources").Key(string(corev1.ResourceStorage)), storage.String(), "must be greater than zero"))
-	}
-	if s.VolumeMode != nil {
-		problems = append(problems, allowed(at.Child("volumeMode"), *s.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
-	}
-	return problems
-}
-
 func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, volumes volumeSet, privileged bool, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	paths, devicePaths, deviceNames := sets.New[string](), sets.New[string](), sets.New[string]()

@@ -96,6 +96,11 @@ func fieldsOf(v reflect.Value) []namedField {
 	if _, ok := v.Interface().(corev1.VolumeSource); ok {
 		move(all, "Quobyte", "RBD")
 	}
+	if _, ok := v.Interface().(corev1.PersistentVolumeSource); ok {
+		for _, m := range [][2]string{{"Quobyte", "RBD"}, {"FlexVolume", "ISCSI"}} {
+			move(all, m[0], m[1])
+		}
+	}
 	return all
 }
 

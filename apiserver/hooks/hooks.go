@@ -30,6 +30,8 @@ type Hook struct {
 	Subresource string
 	// Create answers POST instead of storage (virtual kinds, and subresources such as binding). The request has been authorized and admitted.
 	Create func(ctx context.Context, user *call.Identity, r *call.Request) (resource.Object, error)
+	// List answers get and list of a virtual kind with all its objects, which nobody else may have.
+	List func(ctx context.Context) ([]resource.Object, error)
 	// Update answers PUT and PATCH of a subresource other than status and scale (namespace finalize, pod ephemeralcontainers, pod resize):
 	// it copies from obj, the body, what may change into stored, a copy it owns.
 	Update func(ctx context.Context, obj, stored resource.Object) error

@@ -89,6 +89,9 @@ func render(columns []column, gvk schema.GroupVersionKind, rows []Row, meta meta
 	t := &metav1.Table{ListMeta: meta, Rows: make([]metav1.TableRow, 0, len(rows))}
 	if !o.NoHeaders {
 		for _, c := range columns {
+			if c.definition.Name == "" {
+				continue // a cell without a header, as Kubernetes has for the age of IPAddresses
+			}
 			t.ColumnDefinitions = append(t.ColumnDefinitions, c.definition)
 		}
 	}
@@ -159,7 +162,7 @@ func layoutOf(kind *resource.Kind) []column {
 	if !own["Name"] {
 		out = append(out, nameColumn())
 	}
-	hasAge := own["Age"] || own["Created At"] || own["Last Seen"]
+	hasAge := own["Age"] || own["Created At"] || own["Last Seen"] || own[""]
 	for i, c := range kind.Columns {
 		if i == behind && !hasAge {
 			out = append(out, ageColumn())

@@ -1,0 +1,7 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package storage describes the kinds of storage.k8s.io/v1, one file each.
+//
+// The structs come from k8s.io/api/storage/v1; here are their defaults, rules and columns, as Kubernetes v1.36 has them.
+package storage
