@@ -7,6 +7,7 @@
 package api
 
 import (
+	"knarr.dev/api/admissionregistration"
 	"knarr.dev/api/apps"
 	"knarr.dev/api/authentication"
 	"knarr.dev/api/authorization"
@@ -48,6 +49,12 @@ func Kinds() []*resource.Kind {
 		discovery.EndpointSlices.Kind,
 		certificates.CertificateSigningRequests.Kind,
 		coordination.Leases.Kind,
+		admissionregistration.MutatingWebhookConfigurations.Kind,
+		admissionregistration.ValidatingWebhookConfigurations.Kind,
+		admissionregistration.MutatingAdmissionPolicies.Kind,
+		admissionregistration.MutatingAdmissionPolicyBindings.Kind,
+		admissionregistration.ValidatingAdmissionPolicies.Kind,
+		admissionregistration.ValidatingAdmissionPolicyBindings.Kind,
 		rbac.Roles.Kind,
 		rbac.RoleBindings.Kind,
 		rbac.ClusterRoles.Kind,

@@ -104,7 +104,10 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err
 	}
-	if hub = a.Object; r.hub.PrepareCreate != nil {
+	if hub = a.Object; r.kind.Scope == resource.Namespaced && hub.GetNamespace() != o.Namespace {
+		return nil, apierrors.NewBadRequest(otherNamespace)
+	}
+	if r.hub.PrepareCreate != nil {
 		r.hub.PrepareCreate(hub)
 	}
 	if h := r.hook(""); h != nil && h.BeforeCreate != nil {
@@ -140,6 +143,8 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	return &answer{entry: e, created: true}, err
 }
 
+const otherNamespace = "the namespace of the provided object does not match the namespace sent on the request"
+
 // checkPlace compares the namespace and name of a body with those of the path.
 func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 	if r.kind.Scope == resource.Namespaced {
@@ -148,7 +153,7 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 			obj.SetNamespace(o.Namespace)
 		case o.Namespace:
 		default:
-			return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+			return apierrors.NewBadRequest(otherNamespace)
 		}
 	} else {
 		obj.SetNamespace("")
@@ -165,6 +170,8 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 	}
 	return nil
 }
+
+const admissionGroup = "admissionregistration.k8s.io"
 
 // problems are all problems of an object; old is nil for a new one.
 func (r *registry) problems(obj, old resource.Object) field.ErrorList {
@@ -200,7 +207,7 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
 	errs = append(errs, changes...)
 	if k.Resource != "events" { // which has no rules of its own for metadata
-		if k.Resource != "limitranges" { // which has none for updates
+		if k.Resource != "limitranges" && k.Group != admissionGroup { // which have none for updates
 			errs = append(errs, changes...)
 		}
 		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
@@ -227,6 +234,9 @@ func (r *registry) served(hub resource.Object) resource.Object {
 func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
 	switch k.Resource {
 	case "events", "leases", "poddisruptionbudgets":
+		return nil
+	}
+	if k.Group == admissionGroup {
 		return nil
 	}
 	var errs field.ErrorList

@@ -84,6 +84,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 	a, err := s.execute(r.Context(), sc.user, q)
 	s.metrics.observe(q, err, time.Since(began))
 	if err != nil {
+		if a != nil {
+			warnings = append(warnings, a.warnings...)
+		}
 		writeErrorAs(w, r, form, err, warnings)
 		return
 	}

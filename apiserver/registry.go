@@ -80,7 +80,8 @@ func (o *operation) finish() {
 	}
 }
 
-// execute carries out an authorized request other than watch.
+// execute carries out an authorized request other than watch. With an error the answer has nothing but warnings, and may
+// be nil.
 func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Request) (*answer, error) {
 	r := s.registries[q.Kind]
 	if r == nil {
@@ -90,7 +91,7 @@ func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Reque
 	defer o.finish()
 	a, err := r.dispatch(ctx, o)
 	if err != nil {
-		return nil, r.status(q.Name, err)
+		return &answer{warnings: o.warnings}, r.status(q.Name, err)
 	}
 	a.warnings = append(o.warnings, a.warnings...)
 	return a, nil
@@ -288,13 +289,32 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 	}
 	return &admission.Request{
 		Verb: verb, Kind: r.hub, Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
+		Served: r.kind, Forms: r.forms, Body: r.subKind(o.Subresource), Call: o.Request,
 		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: func(string, string) {},
 		Undo:    func(f func()) { o.undo = append(o.undo, f) },
 		Finally: func(f func()) { o.finally = append(o.finally, f) },
 	}
 }
 
+// forms are the kinds as which the objects are served.
+func (r *registry) forms() []*resource.Kind {
+	var out []*resource.Kind
+	for _, k := range r.server.cfg.Kinds {
+		if other := r.server.registries[k]; other != nil && other.hub == r.hub {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
 func (s *Server) mutate(ctx context.Context, a *admission.Request) error {
+	if err := s.mutateOnce(ctx, a); err != nil || !a.Again() {
+		return err
+	}
+	return s.mutateOnce(ctx, a)
+}
+
+func (s *Server) mutateOnce(ctx context.Context, a *admission.Request) error {
 	for i := range s.steps {
 		if f := s.steps[i].Mutate; f != nil {
 			if err := f(ctx, a); err != nil {

@@ -52,6 +52,7 @@ func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error)
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err
 	}
+	o.Object = a.Object
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err
 	}

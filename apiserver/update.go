@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
@@ -136,7 +137,8 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 	version := obj.GetResourceVersion()
 	if version == "" || version == "0" {
 		if r.hub.NeedsRevision && o.Verb == "update" {
-			return false, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, field.ErrorList{
+			named := schema.GroupKind{Group: r.hub.Group, Kind: r.hub.Resource}
+			return false, apierrors.NewInvalid(named, o.Name, field.ErrorList{
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
 		}
 		return true, nil

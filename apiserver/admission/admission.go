@@ -10,6 +10,8 @@ package admission
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
 )
@@ -17,15 +19,22 @@ import (
 // Request is one write on its way to storage, after defaulting and authorization.
 type Request struct {
 	// Verb is create, update, delete or connect. Patches and applies come as create or update.
-	Verb            string
-	Kind            *resource.Kind
-	Subresource     string
+	Verb        string
+	Kind        *resource.Kind
+	Subresource string
+	// Served is the form of the kind that the request names; Kind, the stored one, if it is nil. Forms lists all forms that are served.
+	Served *resource.Kind
+	Forms  func() []*resource.Kind
+	// Body is the kind of the body if that of the resource is another one.
+	Body            schema.GroupVersionKind
 	Namespace, Name string
 	User            *call.Identity
 	// Object is the new object, owned by the request; Old the stored one, shared. Either may be nil.
 	Object, Old resource.Object
 	DryRun      bool
 	Delete      *call.Request // the whole request for delete, else nil
+	// Call is the whole request; nil if there is none.
+	Call *call.Request
 	// Warn adds a Warning header.
 	Warn func(text string)
 	// Annotate adds an audit annotation.
@@ -34,6 +43,41 @@ type Request struct {
 	Undo func(func())
 	// Finally registers what runs when the request is over, whether the write happened or not. If it did, readers show it by then.
 	Finally func(func())
+
+	// round counts the runs of the mutating steps; changed says that a webhook or policy changed the object; seen has what
+	// those that want to be called again made of it.
+	round   int
+	changed bool
+	seen    map[any]string
+}
+
+// Again starts the second and last run of the mutating steps, if a webhook or policy changed the object: then those that
+// came before it see it as it is now.
+func (r *Request) Again() bool {
+	if r.round > 0 || !r.changed {
+		return false
+	}
+	r.round++
+	return true
+}
+
+// due tells whether a webhook or policy is to be called in this run, and remembers afterwards what it made of the object.
+func (r *Request) due(id any, again bool) bool {
+	if r.round == 0 {
+		return true
+	}
+	was, called := r.seen[id]
+	return again && called && was != r.state()
+}
+
+func (r *Request) called(id any, again bool) {
+	if !again {
+		return
+	}
+	if r.seen == nil {
+		r.seen = map[any]string{}
+	}
+	r.seen[id] = r.state()
 }
 
 // Step is one admission plug-in. Mutate may change Object; all Mutates run before the object is validated and before all

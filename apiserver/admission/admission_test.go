@@ -81,6 +81,10 @@ func admit(t *testing.T, steps []Step, r *Request) error {
 	}
 	var undo []func()
 	r.Undo = func(f func()) { undo = append(undo, f) }
+	if r.Warn == nil {
+		r.Warn = func(string) {}
+	}
+	r.Annotate = func(string, string) {}
 	for _, pass := range []func(*Step) func(context.Context, *Request) error{
 		func(s *Step) func(context.Context, *Request) error { return s.Mutate },
 		func(s *Step) func(context.Context, *Request) error { return s.Validate },

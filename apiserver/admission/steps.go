@@ -32,6 +32,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = authz.New(reader)
 	}
+	policies := newDynamic(reader, cfg.Authorizer)
 	return []Step{
 		namespaceLifecycle(reader),
 		limitRanger(reader),
@@ -42,6 +43,8 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		defaultTolerationSeconds(),
 		roleGrants(reader, cfg.Authorizer),
 		certificateRequests(cfg.Authorizer),
+		policies.mutatingWebhooks(),
+		policies.validatingWebhooks(),
 		resourceQuota(reader, cfg.Now),
 	}
 }

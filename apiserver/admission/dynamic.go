@@ -1,0 +1,82 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"context"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"knarr.dev/api/expression"
+	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/webhook"
+)
+
+// dynamic is what webhooks and policies share. They are read from the cache at each request, so they count from the
+// moment their write is acknowledged; what is made of one is remembered until it changes. Without any, a request pays for
+// looking at an empty list.
+type dynamic struct {
+	reader     Reader
+	authorizer authz.Authorizer
+	compiler   expression.Compiler
+	client     *webhook.Client
+}
+
+func newDynamic(reader Reader, authorizer authz.Authorizer) *dynamic {
+	return &dynamic{reader: reader, authorizer: authorizer, client: webhook.New(reader)}
+}
+
+// remembered is what was made of the objects of a kind, each for one version of it.
+type remembered[T any] struct {
+	mu    sync.Mutex
+	known map[types.UID]memo[T]
+}
+
+type memo[T any] struct {
+	version string
+	made    T
+}
+
+// all returns what is made of each object of a kind, in the order of their names.
+func (m *remembered[T]) all(ctx context.Context, reader Reader, kind *resource.Kind, build func(resource.Object) T) ([]T, error) {
+	var out []T
+	err := reader.List(ctx, kind, "", func(o resource.Object) bool {
+		out = append(out, m.of(o, build))
+		return true
+	})
+	if apierrors.IsNotFound(err) { // a server without this kind
+		return nil, nil
+	}
+	m.forget(len(out))
+	return out, err
+}
+
+func (m *remembered[T]) of(o resource.Object, build func(resource.Object) T) T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k, ok := m.known[o.GetUID()]; ok && k.version == o.GetResourceVersion() {
+		return k.made
+	}
+	if m.known == nil {
+		m.known = map[types.UID]memo[T]{}
+	}
+	made := build(o)
+	m.known[o.GetUID()] = memo[T]{o.GetResourceVersion(), made}
+	return made
+}
+
+// forget starts anew when most of what is remembered is of objects that are gone.
+func (m *remembered[T]) forget(present int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.known) > 2*present+8 {
+		m.known = nil
+	}
+}
+
+// exempt tells whether a request is about what webhooks and policies are made of, which they must not lock.
+func exempt(r *Request) bool { return r.Kind.Group == "admissionregistration.k8s.io" }
