@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -50,7 +51,7 @@ func meta(namespace, name, uid string) metav1.ObjectMeta {
 func world() objects {
 	bootstrap := &corev1.Secret{ObjectMeta: meta("kube-system", "bootstrap-token-abcdef", "u"), Type: corev1.SecretTypeBootstrapToken, Data: map[string][]byte{
 		"token-id": []byte("abcdef"), "token-secret": []byte("0123456789abcdef"), "usage-bootstrap-authentication": []byte("true"),
-		"auth-extra-groups": []byte("system:bootstrappers:nodes, odd"), "expiration": []byte("2026-06-01T00:00:00Z"),
+		"auth-extra-groups": []byte("system:bootstrappers:nodes,system:bootstrappers:a,system:bootstrappers:nodes"), "expiration": []byte("2026-06-01T00:00:00Z"),
 	}}
 	return objects{
 		core.ServiceAccounts.Kind: {&corev1.ServiceAccount{ObjectMeta: meta("n", "sa", "sa-uid")}},
@@ -290,5 +291,48 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if v, ok := m.get(0); !ok || v != 0 {
 		t.Error("what is asked for is forgotten")
+	}
+}
+
+// What Kubernetes v1.36 was seen to answer to tokens of such Secrets.
+func TestBootstrapTokens(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		data map[string]string // over those of a good token
+		want []string          // groups; nil if refused
+	}{
+		{"plain", nil, []string{"system:bootstrappers"}},
+		{"no expiration", map[string]string{"expiration": ""}, []string{"system:bootstrappers"}},
+		{"future", map[string]string{"expiration": "2099-01-01T00:00:00Z"}, []string{"system:bootstrappers"}},
+		{"expired", map[string]string{"expiration": "2020-01-01T00:00:00Z"}, nil},
+		{"unreadable expiration", map[string]string{"expiration": "tomorrow"}, nil},
+		{"other usage", map[string]string{"usage-bootstrap-authentication": "false"}, nil},
+		{"other spelling", map[string]string{"usage-bootstrap-authentication": "True"}, nil},
+		{"another secret", map[string]string{"token-secret": "0123456789abcdee"}, nil},
+		{"another ID", map[string]string{"token-id": "abcdeg"}, nil},
+		{
+			"groups, one twice", map[string]string{"auth-extra-groups": "system:bootstrappers:b,system:bootstrappers:a,system:bootstrappers:b"},
+			[]string{"system:bootstrappers", "system:bootstrappers:a", "system:bootstrappers:b"},
+		},
+		{"a group of others", map[string]string{"auth-extra-groups": "system:bootstrappers:a,system:masters"}, nil},
+		{"a group with a space", map[string]string{"auth-extra-groups": "system:bootstrappers:a, system:bootstrappers:b"}, nil},
+		{"a group with a capital", map[string]string{"auth-extra-groups": "system:bootstrappers:A"}, nil},
+		{"a group without name", map[string]string{"auth-extra-groups": "system:bootstrappers:a,"}, nil},
+	} {
+		_, all, _, tokens := setup(t)
+		secret := all[core.Secrets.Kind][0].(*corev1.Secret)
+		delete(secret.Data, "auth-extra-groups")
+		for key, value := range test.data {
+			secret.Data[key] = []byte(value)
+		}
+		found, err := tokens.Review(t.Context(), "abcdef.0123456789abcdef", nil)
+		switch {
+		case test.want == nil:
+			if !errors.Is(err, ErrInvalidToken) {
+				t.Errorf("%s: got %v, %v, want it refused", test.name, found, err)
+			}
+		case err != nil || found.Identity.Name != "system:bootstrap:abcdef" || !slices.Equal(found.Identity.Groups, test.want):
+			t.Errorf("%s: got %+v, %v", test.name, found, err)
+		}
 	}
 }

@@ -189,6 +189,9 @@ var bootstrapToken = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
 
 const bootstrapGroup = "system:bootstrappers"
 
+// bootstrapExtra is what a token's further groups must look like; one that does not makes the token useless, as in Kubernetes.
+var bootstrapExtra = regexp.MustCompile(`^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$`)
+
 func (t *Tokens) bootstrap(ctx context.Context, id, secret string) (*call.Identity, error) {
 	o, err := t.objects.Get(ctx, core.Secrets.Kind, "kube-system", "bootstrap-token-"+id)
 	if err != nil {
@@ -205,11 +208,15 @@ func (t *Tokens) bootstrap(ctx context.Context, id, secret string) (*call.Identi
 			return nil, ErrInvalidToken
 		}
 	}
-	identity := &call.Identity{Name: "system:bootstrap:" + id, Groups: []string{bootstrapGroup}}
-	for group := range strings.SplitSeq(string(s.Data["auth-extra-groups"]), ",") {
-		if group = strings.TrimSpace(group); strings.HasPrefix(group, bootstrapGroup+":") {
-			identity.Groups = append(identity.Groups, group)
+	groups := []string{bootstrapGroup}
+	if extra := string(s.Data["auth-extra-groups"]); extra != "" {
+		for group := range strings.SplitSeq(extra, ",") {
+			if !bootstrapExtra.MatchString(group) {
+				return nil, ErrInvalidToken
+			}
+			groups = append(groups, group)
 		}
 	}
-	return identity, nil
+	slices.Sort(groups)
+	return &call.Identity{Name: "system:bootstrap:" + id, Groups: slices.Compact(groups)}, nil
 }
