@@ -53,6 +53,8 @@ type AgentConfig struct {
 	KubeletPort int `yaml:"kubeletPort"`
 	// KeepPods leaves containers running when the process stops; the next start adopts them.
 	KeepPods bool `yaml:"keepPods"`
+	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
+	LogLevel string `yaml:"logLevel"`
 }
 
 // complete returns c with its defaults.

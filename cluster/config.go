@@ -67,6 +67,8 @@ type Config struct {
 	ContainerRuntimeEndpoint string `yaml:"containerRuntimeEndpoint"`
 	// KeepPods leaves containers running when the process stops; the next start adopts them.
 	KeepPods bool `yaml:"keepPods"`
+	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
+	LogLevel string `yaml:"logLevel"`
 
 	// Controllers selects control loops: "*" all, "name" one, "-name" not that one. Default "*".
 	Controllers []string `yaml:"controllers"`

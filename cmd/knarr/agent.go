@@ -13,7 +13,7 @@ import (
 )
 
 func agentCommand() *cobra.Command {
-	config, file, logLevel := cluster.AgentConfig{}, "", ""
+	config, file := cluster.AgentConfig{}, ""
 	c := &cobra.Command{
 		Use:   "agent",
 		Short: "Make this machine a node of a cluster, in the foreground",
@@ -22,11 +22,11 @@ func agentCommand() *cobra.Command {
 			"command. Later starts need neither: the node's certificate is in the data directory, and renews itself.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := logger(logLevel)
-			if err != nil {
+			if err := loadAgent(c, file, &config); err != nil {
 				return err
 			}
-			if err := loadAgent(c, file, &config); err != nil {
+			log, err := logger(config.LogLevel)
+			if err != nil {
 				return err
 			}
 			begin := time.Now()
@@ -49,7 +49,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&config.NodeIP, "node-ip", "", "IPv4 `ADDRESS` of the node (default the one used towards the server)")
 	f.StringVar(&config.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "`SOCKET` of a running containerd (default: start one)")
 	f.BoolVar(&config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
-	f.StringVar(&logLevel, "log-level", "warn", "debug, info, warn or error")
+	f.StringVar(&config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 	return c
 }
 
@@ -69,7 +69,7 @@ func loadAgent(c *cobra.Command, file string, config *cluster.AgentConfig) error
 	}{
 		{"server", &config.Server, &flags.Server}, {"token", &config.Token, &flags.Token}, {"ca-hash", &config.CAHash, &flags.CAHash},
 		{"data-dir", &config.DataDir, &flags.DataDir}, {"node-name", &config.NodeName, &flags.NodeName},
-		{"node-ip", &config.NodeIP, &flags.NodeIP},
+		{"node-ip", &config.NodeIP, &flags.NodeIP}, {"log-level", &config.LogLevel, &flags.LogLevel},
 		{"container-runtime-endpoint", &config.ContainerRuntimeEndpoint, &flags.ContainerRuntimeEndpoint},
 	} {
 		if c.Flags().Changed(m.flag) {

@@ -51,8 +51,11 @@ func root() *cobra.Command {
 	return c
 }
 
-// logger writes to standard error; level is debug, info, warn or error.
+// logger writes to standard error; level is debug, info, warn or error, or empty for warn.
 func logger(level string) (*slog.Logger, error) {
+	if level == "" {
+		level = "warn"
+	}
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)

@@ -23,9 +23,8 @@ import (
 
 // serving holds the flags that up, server and apiserver share.
 type serving struct {
-	config   cluster.Config
-	file     string
-	logLevel string
+	config cluster.Config
+	file   string
 }
 
 func (s *serving) bind(c *cobra.Command) {
@@ -37,7 +36,7 @@ func (s *serving) bind(c *cobra.Command) {
 	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
 	bindFlags(f, securityFlags(&s.config.Security))
-	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
+	f.StringVar(&s.config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 }
 
 // load merges the configuration file with the flags, which win.
@@ -59,6 +58,7 @@ func (s *serving) load(c *cobra.Command) error {
 		{"kubeconfig", &s.config.Kubeconfig, &flags.Kubeconfig}, {"service-cidr", &s.config.ServiceCIDR, &flags.ServiceCIDR},
 		{"token-auth-file", &s.config.TokenFile, &flags.TokenFile}, {"pod-cidr", &s.config.PodCIDR, &flags.PodCIDR},
 		{"node-cidr", &s.config.NodeCIDR, &flags.NodeCIDR}, {"node-name", &s.config.NodeName, &flags.NodeName},
+		{"log-level", &s.config.LogLevel, &flags.LogLevel},
 		{"container-runtime-endpoint", &s.config.ContainerRuntimeEndpoint, &flags.ContainerRuntimeEndpoint},
 	} {
 		if changed(m.flag) {
@@ -89,7 +89,7 @@ func (s *serving) load(c *cobra.Command) error {
 
 // run serves until ctx ends.
 func (s *serving) run(ctx context.Context, out io.Writer) error {
-	log, err := logger(s.logLevel)
+	log, err := logger(s.config.LogLevel)
 	if err != nil {
 		return err
 	}
