@@ -83,7 +83,7 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	match := r.matcher(o.Request)
+	match, required := r.matcher(o.Request), watchcache.Required(o.Labels)
 	out := &listAnswer{}
 	out.meta.ResourceVersion = strconv.FormatInt(s.Revision, 10)
 	limit := int(max(o.Limit, 0))
@@ -92,6 +92,9 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	s.Range(prefix, after, func(e *watchcache.Entry) bool {
 		if more && match != nil {
 			return false
+		}
+		if !e.MayHave(required) {
+			return true
 		}
 		f, err := e.As(r.kind)
 		if err != nil {

@@ -21,14 +21,19 @@ type Entry struct {
 	Revision int64
 	Kind     *resource.Kind
 
+	labels      Labels
 	json, proto atomic.Pointer[[]byte]
 	form        atomic.Pointer[Entry]
 }
 
 // NewEntry wraps an object whose resourceVersion is set already.
 func NewEntry(kind *resource.Kind, key string, obj resource.Object, revision int64) *Entry {
-	return &Entry{Key: key, Object: obj, Revision: revision, Kind: kind}
+	return &Entry{Key: key, Object: obj, Revision: revision, Kind: kind, labels: labelsOf(obj.GetLabels())}
 }
+
+// MayHave says whether the object may have all of the labels; false is certain. It touches nothing but the entry, so that
+// a list by label does not read the memory of all objects that do not match.
+func (e *Entry) MayHave(l Labels) bool { return e.labels&l == l }
 
 // JSON is the object in JSON; that of built-in kinds has no kind and apiVersion.
 func (e *Entry) JSON() ([]byte, error) {
