@@ -1,6 +1,6 @@
 # Each target is a line or two that a newcomer can read. Run as root for real containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down build images deps test unit race vet lint e2e bench fuzz kill9
+.PHONY: help up down build images deps test unit race vet lint e2e bench fuzz
 
 KUBE_VERSION := v1.36.3
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)

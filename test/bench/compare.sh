@@ -5,16 +5,19 @@
 #        KBENCH=FILE KUBE_BIN=DIR test/bench/compare.sh start
 #
 # KBENCH is the load tool; KUBE_BIN holds etcd and kube-apiserver. Both servers sync every acknowledged write, speak TLS with
-# client certificates, authorize with RBAC, and write nothing but their data. State is in WORK, a new directory unless given.
+# client certificates, authorize with RBAC, and write nothing but their data. State is in WORK, a new directory unless given;
+# ports are PORT and the three behind it.
 set -eu
 KNARR=${KNARR:-bin/knarr}
 WORK=${WORK:-$(mktemp -d)}
+PORT=${PORT:-17443} # and the three behind it
+K=$((PORT + 1)) E=$((PORT + 2)) P=$((PORT + 3))
 KNARR=$(realpath "$KNARR") KBENCH=$(realpath "$KBENCH") KUBE_BIN=$(realpath "$KUBE_BIN")
 mkdir -p "$WORK"; cd "$WORK"
 
-knarr="exec $KNARR apiserver --data-dir $WORK/knarr --listen 127.0.0.1:17443"
-etcd="$KUBE_BIN/etcd --data-dir $WORK/etcd --listen-client-urls http://127.0.0.1:12379 --advertise-client-urls http://127.0.0.1:12379 --listen-peer-urls http://127.0.0.1:12380"
-kube="$KUBE_BIN/kube-apiserver --etcd-servers=http://127.0.0.1:12379 --bind-address=127.0.0.1 --secure-port=16443 --cert-dir=$WORK/serving
+knarr="exec $KNARR apiserver --data-dir $WORK/knarr --listen 127.0.0.1:$PORT"
+etcd="$KUBE_BIN/etcd --data-dir $WORK/etcd --listen-client-urls http://127.0.0.1:$E --advertise-client-urls http://127.0.0.1:$E --listen-peer-urls http://127.0.0.1:$P"
+kube="$KUBE_BIN/kube-apiserver --etcd-servers=http://127.0.0.1:$E --bind-address=127.0.0.1 --secure-port=$K --cert-dir=$WORK/serving
   --client-ca-file=ca.crt --service-account-key-file=sa.key --service-account-signing-key-file=sa.key
   --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC
   --tls-cert-file=api.crt --tls-private-key-file=api.key"
@@ -34,7 +37,7 @@ certificates() {
   cat >kube.config <<EOF
 apiVersion: v1
 kind: Config
-clusters: [{name: k, cluster: {server: "https://127.0.0.1:16443", certificate-authority: $WORK/ca.crt}}]
+clusters: [{name: k, cluster: {server: "https://127.0.0.1:$K", certificate-authority: $WORK/ca.crt}}]
 users: [{name: k, user: {client-certificate: $WORK/admin.crt, client-key: $WORK/admin.key}}]
 contexts: [{name: k, context: {cluster: k, user: k}}]
 current-context: k
@@ -51,19 +54,19 @@ ready() { # URL PID...
 
 certificates
 if [ "$1" = start ]; then
-  "$KBENCH" start --label knarr --runs 5 --idle 10s --cmd "$knarr" --reset "rm -rf $WORK/knarr" --ready https://127.0.0.1:17443/readyz
-  "$KBENCH" start --label kubernetes --runs 5 --idle 10s --cmd "$etcd & exec $(echo $kube)" --reset "rm -rf $WORK/etcd" --ready https://127.0.0.1:16443/readyz
+  "$KBENCH" start --label knarr --runs 5 --idle 10s --cmd "$knarr" --reset "rm -rf $WORK/knarr" --ready https://127.0.0.1:$PORT/readyz
+  "$KBENCH" start --label kubernetes --runs 5 --idle 10s --cmd "$etcd & exec $(echo $kube)" --reset "rm -rf $WORK/etcd" --ready https://127.0.0.1:$K/readyz
   exit
 fi
 
 rm -rf knarr etcd
 bash -c "$knarr" >knarr.log 2>&1 & pid=$!
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
-ready https://127.0.0.1:17443/readyz $pid
+trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT # kube-apiserver outlives its etcd otherwise
+ready https://127.0.0.1:$PORT/readyz $pid
 "$KBENCH" "$@" --label knarr --kubeconfig knarr/admin.kubeconfig --pids $pid
 kill $pid; wait $pid || true
 
 $etcd >etcd.log 2>&1 & e=$!
 $kube >kube.log 2>&1 & k=$!
-ready https://127.0.0.1:16443/readyz $k
+ready https://127.0.0.1:$K/readyz $k
 "$KBENCH" "$@" --label kubernetes --kubeconfig kube.config --pids $e,$k
