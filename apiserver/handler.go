@@ -69,6 +69,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		writeErrorAs(w, r, form, err, warnings)
 		return
 	}
+	if sc.record.WantsRequest() {
+		recordRequest(sc.record, reg, q)
+	}
 	began := time.Now()
 	if q.Verb == "watch" {
 		stream, err := s.watch(r.Context(), q)
@@ -91,6 +94,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		return
 	}
 	a.warnings = append(warnings, a.warnings...)
+	if sc.record != nil {
+		recordAnswer(sc.record, reg, q.Subresource, a)
+	}
 	s.writeAnswer(w, r, reg, form, a)
 }
 

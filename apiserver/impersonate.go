@@ -14,6 +14,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/call"
 	"knarr.dev/apiserver/authn"
@@ -50,7 +51,11 @@ func (s *Server) withImpersonation(next http.Handler) http.Handler {
 			return
 		}
 		sc.user = impersonated(as, groups, mode)
-		sc.record.Impersonated(sc.user)
+		constraint := ""
+		if mode != "" {
+			constraint = "impersonate:" + mode
+		}
+		sc.record.Impersonated(sc.user, constraint)
 		for name := range r.Header {
 			if strings.HasPrefix(name, impersonateHeader) {
 				delete(r.Header, name)
@@ -84,16 +89,32 @@ func impersonation(h http.Header) (as *call.Identity, groups []string, err error
 }
 
 // mayImpersonate asks for the right to be somebody, constrained to what the request does or, if that is refused, without bounds. It
-// returns the constraint.
+// returns the constraint. The way that worked last is tried first; the error is that of the first way tried.
 //
 // See https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/.
 func (s *Server) mayImpersonate(ctx context.Context, sc *scope, as *call.Identity, groups []string) (mode string, err error) {
-	for _, mode := range impersonationModes(sc.user, as, groups) {
-		if s.mayConstrained(ctx, sc, mode, as, groups) {
-			return mode, nil
+	modes := append(impersonationModes(sc.user, as, groups), "")
+	if last, ok := s.impersonations.Get(sc.user.Name); ok {
+		if i := slices.Index(modes, last); i > 0 {
+			modes = append([]string{last}, slices.Delete(modes, i, i+1)...)
 		}
 	}
-	return "", s.mayBe(ctx, sc.user, "impersonate", as, groups, "")
+	for _, mode := range modes {
+		var refused error
+		if mode == "" {
+			refused = s.mayBe(ctx, sc.user, "impersonate", as, groups, "")
+		} else {
+			refused = s.mayConstrained(ctx, sc, mode, as, groups)
+		}
+		if refused == nil {
+			s.impersonations.Put(sc.user.Name, mode)
+			return mode, nil
+		}
+		if err == nil {
+			err = refused
+		}
+	}
+	return "", err
 }
 
 // impersonationModes are the ways in which a request may be constrained, narrowest first.
@@ -116,10 +137,13 @@ func impersonationModes(user, as *call.Identity, groups []string) []string {
 }
 
 // mayConstrained asks for both rights of a mode: to be somebody, and to do as them what the request does.
-func (s *Server) mayConstrained(ctx context.Context, sc *scope, mode string, as *call.Identity, groups []string) bool {
+func (s *Server) mayConstrained(ctx context.Context, sc *scope, mode string, as *call.Identity, groups []string) error {
 	on := sc.info.attributes()
 	on.User, on.Verb = sc.user, "impersonate-on:"+mode+":"+on.Verb
-	return s.authorize(ctx, on) == nil && s.mayBe(ctx, sc.user, "impersonate:"+mode, as, groups, mode) == nil
+	if err := s.authorize(ctx, on); err != nil {
+		return err
+	}
+	return s.mayBe(ctx, sc.user, "impersonate:"+mode, as, groups, mode)
 }
 
 // mayBe asks for verb on everything that as consists of. mode is empty for unconstrained impersonation.
@@ -128,39 +152,63 @@ func (s *Server) mayBe(ctx context.Context, user *call.Identity, verb string, as
 	if mode == "" {
 		apiGroup = ""
 	}
-	ask := func(group, resource, namespace, name, sub string) error {
-		return s.authorize(ctx, &authz.Attributes{
+	about := func(group, resource, namespace, name, sub string) *authz.Attributes {
+		return &authz.Attributes{
 			User: user, Verb: verb, Group: group, Version: "v1", Resource: resource, Namespace: namespace, Name: name, Subresource: sub,
-		})
+		}
 	}
 	namespace, account, isAccount := serviceAccount(as.Name)
-	var err error
+	var wanted []*authz.Attributes
 	switch {
 	case mode == "associated-node":
-		err = ask(apiGroup, "nodes", "", "*", "")
+		wanted = append(wanted, about(apiGroup, "nodes", "", "*", ""))
 	case mode == "arbitrary-node":
-		err = ask(apiGroup, "nodes", "", strings.TrimPrefix(as.Name, nodeUserPrefix), "")
+		wanted = append(wanted, about(apiGroup, "nodes", "", strings.TrimPrefix(as.Name, nodeUserPrefix), ""))
 	case isAccount:
-		err = ask(apiGroup, "serviceaccounts", namespace, account, "")
+		wanted = append(wanted, about(apiGroup, "serviceaccounts", namespace, account, ""))
 	default:
-		err = ask(apiGroup, "users", "", as.Name, "")
+		wanted = append(wanted, about(apiGroup, "users", "", as.Name, ""))
+	}
+	if as.UID != "" {
+		wanted = append(wanted, about(impersonateGroup, "uids", "", as.UID, ""))
 	}
 	for _, g := range groups {
-		if err == nil {
-			err = ask(apiGroup, "groups", "", g, "")
-		}
+		wanted = append(wanted, about(apiGroup, "groups", "", g, ""))
 	}
 	for _, key := range slices.Sorted(maps.Keys(as.Extra)) {
 		for _, v := range as.Extra[key] {
-			if err == nil {
-				err = ask(impersonateGroup, "userextras", "", v, key)
-			}
+			wanted = append(wanted, about(impersonateGroup, "userextras", "", v, key))
 		}
 	}
-	if as.UID != "" && err == nil {
-		err = ask(impersonateGroup, "uids", "", as.UID, "")
+	for _, a := range wanted {
+		if mode != "" {
+			if err := neverConstrained(a); err != nil {
+				return err
+			}
+		}
+		if err := s.authorize(ctx, a); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+// neverConstrained refuses what constrained impersonation cannot give.
+func neverConstrained(a *authz.Attributes) error {
+	switch a.Resource {
+	case "groups":
+		if a.Name == authn.GroupMasters {
+			return authz.Forbidden(a, "impersonating the system:masters group is not allowed")
+		}
+	case "userextras":
+		if domain, path, ok := strings.Cut(a.Subresource, "/"); !ok || domain == "" || path == "" {
+			problem := field.Invalid(field.NewPath("extra", "key"), a.Subresource, `must be a domain-prefixed path (such as "acme.io/foo")`)
+			bare := *a
+			bare.Subresource, bare.Name = "", ""
+			return authz.Forbidden(&bare, "impersonating an invalid key in extra is not allowed: "+problem.Error())
+		}
+	}
+	return nil
 }
 
 // impersonated completes an identity with the groups that go without saying.

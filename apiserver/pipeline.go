@@ -29,6 +29,7 @@ func (s *Server) pipeline() http.Handler {
 		s.withAuthorization,
 		s.withFlowControl,
 		s.withImpersonation,
+		s.withAudit,
 		s.withAuthentication,
 		s.withAuditID,
 		s.withRequestInfo,
@@ -42,7 +43,10 @@ func (s *Server) pipeline() http.Handler {
 // scope is what the steps find out about a request.
 type scope struct {
 	info *requestInfo
-	user *call.Identity
+	// id is the audit ID, received when the request came in.
+	id       string
+	received time.Time
+	user     *call.Identity
 	// record is the request's audit record; nil, which is valid, if nothing is recorded.
 	record *audit.Record
 }
@@ -50,6 +54,14 @@ type scope struct {
 type scopeKey struct{}
 
 func scopeOf(r *http.Request) *scope { return r.Context().Value(scopeKey{}).(*scope) }
+
+// recordOf returns the audit record of a request, or nil.
+func recordOf(r *http.Request) *audit.Record {
+	if s, ok := r.Context().Value(scopeKey{}).(*scope); ok {
+		return s.record
+	}
+	return nil
+}
 
 // UserOf returns who sent a request that passed the pipeline; nil for others.
 func UserOf(r *http.Request) *call.Identity {
@@ -78,7 +90,7 @@ func (s *Server) withPanicRecovery(next http.Handler) http.Handler {
 
 func (s *Server) withRequestInfo(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		sc := &scope{info: parseRequest(r)}
+		sc := &scope{info: parseRequest(r), received: time.Now()}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), scopeKey{}, sc)))
 	})
 }
@@ -89,6 +101,7 @@ func (s *Server) withAuditID(next http.Handler) http.Handler {
 		if id == "" || len(id) > 64 {
 			id = string(uuid.NewUUID())
 		}
+		scopeOf(r).id = id
 		w.Header().Set("Audit-Id", id)
 		w.Header().Set("Cache-Control", "no-cache, private")
 		next.ServeHTTP(w, r)
@@ -101,6 +114,7 @@ func (s *Server) withAuthentication(next http.Handler) http.Handler {
 		user, err := s.authenticate(r)
 		if err != nil {
 			s.cfg.Log.Debug("refused credentials", "path", r.URL.Path, "err", err)
+			s.auditUnauthenticated(r)
 			writeError(w, r, apierrors.NewUnauthorized("Unauthorized"))
 			return
 		}
@@ -181,7 +195,9 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 		sc := scopeOf(r)
 		a := sc.info.attributes()
 		a.User = sc.user
-		if err := s.authorize(r.Context(), a); err != nil {
+		reason, err := s.decide(r.Context(), a)
+		sc.record.Decided(err == nil, reason)
+		if err != nil {
 			writeError(w, r, err)
 			return
 		}

@@ -19,6 +19,7 @@ import (
 	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
@@ -54,6 +55,7 @@ type listAnswer struct {
 type operation struct {
 	*call.Request
 	user     *call.Identity
+	record   *audit.Record
 	warnings []string
 	undo     []func()
 	finally  []func()
@@ -87,7 +89,7 @@ func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Reque
 	if r == nil {
 		return nil, apierrors.NewNotFound(q.Kind.GroupResource(), q.Name)
 	}
-	o := &operation{Request: q, user: user}
+	o := &operation{Request: q, user: user, record: audit.Of(ctx)}
 	defer o.finish()
 	a, err := r.dispatch(ctx, o)
 	if err != nil {
@@ -290,7 +292,7 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 	return &admission.Request{
 		Verb: verb, Kind: r.hub, Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
 		Served: r.kind, Forms: r.forms, Body: r.subKind(o.Subresource), Call: o.Request,
-		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: func(string, string) {},
+		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: o.record.Annotate,
 		Undo:    func(f func()) { o.undo = append(o.undo, f) },
 		Finally: func(f func()) { o.finally = append(o.finally, f) },
 	}

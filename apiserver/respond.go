@@ -100,6 +100,9 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 func writeErrorAs(w http.ResponseWriter, r *http.Request, form accepted, err error, warnings []string) {
 	s := statusOf(err)
+	if rec := recordOf(r); rec != nil {
+		recordStatus(rec, s)
+	}
 	addWarnings(w, warnings)
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
@@ -254,15 +257,27 @@ func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accep
 		writeBytes(w, r, codec.Proto, http.StatusOK, b)
 		return nil
 	}
-	meta, err := json.Marshal(&l.meta)
+	b, err := listJSON(reg, l)
 	if err != nil {
 		return err
+	}
+	writeJSON(w, r, form, http.StatusOK, b)
+	return nil
+}
+
+// listJSON is a list in JSON.
+func listJSON(reg *registry, l *listAnswer) ([]byte, error) {
+	gvk := reg.kind.GroupVersionKind
+	gvk.Kind += "List"
+	meta, err := json.Marshal(&l.meta)
+	if err != nil {
+		return nil, err
 	}
 	size := len(meta) + 128
 	for _, e := range l.entries {
 		b, err := e.JSON()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		size += len(b) + 1
 	}
@@ -275,12 +290,11 @@ func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accep
 		}
 		b, err := e.JSON()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		dst = append(dst, b...)
 	}
-	writeJSON(w, r, form, http.StatusOK, append(dst, "]}"...))
-	return nil
+	return append(dst, "]}"...), nil
 }
 
 // writeTransformed answers with a Table or with metadata alone.

@@ -28,6 +28,7 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/admission"
+	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/fieldmanager"
@@ -45,6 +46,8 @@ type Config struct {
 	Authenticators []authn.Authenticator
 	// Anonymous says for which paths requests without credentials are served; nil is all.
 	Anonymous func(path string) bool
+	// Audit records requests; nil records nothing.
+	Audit *audit.Auditor
 	// Authorizer is built once with the server's caches; nil allows everything.
 	Authorizer func(admission.Reader) authz.Authorizer
 	// Steps lists the admission steps in order.
@@ -108,6 +111,8 @@ type Server struct {
 	isReady atomic.Bool
 	stopped chan struct{}
 	views   sync.Map // viewKey -> *watchcache.View
+	// impersonations are the ways in which users last impersonated.
+	impersonations authn.Memory[string, string]
 	// connects is held for reading by each request of verb connect; whoever gets it for writing has seen the last of them.
 	connects sync.RWMutex
 }

@@ -13,6 +13,7 @@ import (
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/watchcache"
@@ -47,20 +48,26 @@ func attributes(user *call.Identity, q *call.Request) *authz.Attributes {
 
 // authorize returns Forbidden unless user may do what a says.
 func (s *Server) authorize(ctx context.Context, a *authz.Attributes) error {
+	_, err := s.decide(ctx, a)
+	return err
+}
+
+// decide is authorize with the reason for the decision.
+func (s *Server) decide(ctx context.Context, a *authz.Attributes) (string, error) {
 	if s.authorizer == nil {
-		return nil
+		return "", nil
 	}
 	allowed, reason, err := s.authorizer.Authorize(ctx, a)
 	if allowed {
-		return nil
+		return reason, nil
 	}
 	if ctx.Err() != nil { // whoever asked has gone: nothing was decided
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if err != nil && reason == "" {
-		return apierrors.NewInternalError(err)
+		return "", apierrors.NewInternalError(err)
 	}
-	return authz.Forbidden(a, reason)
+	return reason, authz.Forbidden(a, reason)
 }
 
 // Do implements call.Transport.
@@ -71,7 +78,20 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 		return nil, err
 	}
 	defer done()
-	if err := s.authorize(ctx, attributes(t.user, q)); err != nil {
+	if s.cfg.Audit == nil {
+		return t.do(ctx, q)
+	}
+	ctx, finish := t.audited(ctx, q)
+	result, err := t.do(ctx, q)
+	finish(result, err)
+	return result, err
+}
+
+func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, error) {
+	s := t.server
+	reason, err := s.decide(ctx, attributes(t.user, q))
+	audit.Of(ctx).Decided(err == nil, reason)
+	if err != nil {
 		return nil, err
 	}
 	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
@@ -113,10 +133,18 @@ func (a *answer) result() *call.Result {
 // Watch implements call.Transport.
 func (t *transport) Watch(ctx context.Context, q *call.Request) (call.Stream, error) {
 	q.Verb = "watch"
-	if err := t.server.authorize(ctx, attributes(t.user, q)); err != nil {
+	finish := func(*call.Result, error) {}
+	if t.server.cfg.Audit != nil {
+		ctx, finish = t.audited(ctx, q)
+	}
+	reason, err := t.server.decide(ctx, attributes(t.user, q))
+	audit.Of(ctx).Decided(err == nil, reason)
+	if err != nil {
+		finish(nil, err)
 		return nil, err
 	}
 	w, err := t.server.watch(ctx, q)
+	finish(nil, err)
 	if err != nil {
 		return nil, err
 	}

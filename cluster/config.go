@@ -76,6 +76,8 @@ type Config struct {
 	TokenFile string `yaml:"tokenFile"`
 	// Security says who is recognised and what they may do.
 	Security SecurityConfig `yaml:",inline"`
+	// Audit says what is recorded, and where.
+	Audit AuditConfig `yaml:",inline"`
 
 	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
 
@@ -209,6 +211,7 @@ func (c Config) Validate() error {
 		bad("kubeletPort", "%d is not a port", c.KubeletPort)
 	}
 	c.Security.validate(bad)
+	c.Audit.validate(bad)
 	if c.ContainerRuntimeEndpoint != "" && c.Nodes > 1 {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)
 	}

@@ -90,6 +90,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	if err != nil {
 		return config, err
 	}
+	if config.Audit, err = c.auditor(); err != nil {
+		return config, err
+	}
 	config.Authenticators, config.Anonymous = authn.New(identities), c.anonymous()
 	trusted, err := c.authenticationConfigMap(identities.FrontProxy)
 	if err != nil {

@@ -281,15 +281,15 @@ func TestDiscovery(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	var m memory[int, int]
+	var m Memory[int, int]
 	for i := range 10 * memoryLimit {
-		m.put(i, i)
-		m.get(0)
+		m.Put(i, i)
+		m.Get(0)
 	}
 	if n := len(m.young) + len(m.older); n > 2*memoryLimit {
 		t.Errorf("%d values", n)
 	}
-	if v, ok := m.get(0); !ok || v != 0 {
+	if v, ok := m.Get(0); !ok || v != 0 {
 		t.Error("what is asked for is forgotten")
 	}
 }

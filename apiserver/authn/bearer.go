@@ -45,7 +45,7 @@ type Tokens struct {
 	static  map[[sha256.Size]byte]*call.Identity
 	others  []Source
 	used    func(ctx context.Context, secret *corev1.Secret)
-	known   memory[[sha256.Size]byte, *Claims]
+	known   Memory[[sha256.Size]byte, *Claims]
 }
 
 // Recognized is who a token is, and for which of the audiences asked about.
@@ -139,7 +139,7 @@ func (t *Tokens) own(ctx context.Context, sum [sha256.Size]byte, token string, a
 	if t.issuer == nil || strings.Count(token, ".") != 2 {
 		return nil, nil
 	}
-	claims, ok := t.known.get(sum)
+	claims, ok := t.known.Get(sum)
 	if !ok {
 		var err error
 		if claims, err = t.issuer.parse(token); errors.Is(err, errForeign) {
@@ -147,7 +147,7 @@ func (t *Tokens) own(ctx context.Context, sum [sha256.Size]byte, token string, a
 		} else if err != nil {
 			return nil, err
 		}
-		t.known.put(sum, claims)
+		t.known.Put(sum, claims)
 	}
 	return t.serviceAccount(ctx, claims, token, audiences)
 }

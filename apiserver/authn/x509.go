@@ -22,7 +22,7 @@ import (
 type certificates struct {
 	roots func() *x509.CertPool
 	now   func() time.Time
-	known memory[[sha256.Size]byte, *verified]
+	known Memory[[sha256.Size]byte, *verified]
 }
 
 // verified is a certificate that was good against pool; the same connection shows it with every request.
@@ -38,7 +38,7 @@ func (c *certificates) Authenticate(r *http.Request) (*call.Identity, error) {
 	}
 	leaf := r.TLS.PeerCertificates[0]
 	sum, pool, now := sha256.Sum256(leaf.Raw), c.roots(), c.now()
-	if v, ok := c.known.get(sum); ok && v.pool == pool && now.Before(v.until) {
+	if v, ok := c.known.Get(sum); ok && v.pool == pool && now.Before(v.until) {
 		return clone(v.identity), nil
 	}
 	intermediates := x509.NewCertPool()
@@ -59,7 +59,7 @@ func (c *certificates) Authenticate(r *http.Request) (*call.Identity, error) {
 		Groups: leaf.Subject.Organization,
 		Extra:  map[string][]string{credentialKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
 	}}
-	c.known.put(sum, v)
+	c.known.Put(sum, v)
 	return clone(v.identity), nil
 }
 
@@ -80,15 +80,16 @@ func clone(i *call.Identity) *call.Identity {
 	return &c
 }
 
-// memory remembers up to about twice memoryLimit values; the older half is forgotten at once.
-type memory[K comparable, V any] struct {
+// Memory remembers up to about twice memoryLimit values; the older half is forgotten at once.
+type Memory[K comparable, V any] struct {
 	mu           sync.Mutex
 	young, older map[K]V
 }
 
 const memoryLimit = 2048
 
-func (m *memory[K, V]) get(k K) (V, bool) {
+// Get returns what is remembered of k.
+func (m *Memory[K, V]) Get(k K) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if v, ok := m.young[k]; ok {
@@ -96,19 +97,20 @@ func (m *memory[K, V]) get(k K) (V, bool) {
 	}
 	v, ok := m.older[k]
 	if ok {
-		m.put1(k, v)
+		m.set(k, v)
 	}
 	return v, ok
 }
 
-func (m *memory[K, V]) put(k K, v V) {
+// Put remembers v of k.
+func (m *Memory[K, V]) Put(k K, v V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.put1(k, v)
+	m.set(k, v)
 }
 
-// put1 needs mu.
-func (m *memory[K, V]) put1(k K, v V) {
+// set needs mu.
+func (m *Memory[K, V]) set(k K, v V) {
 	if m.young == nil || len(m.young) >= memoryLimit {
 		m.young, m.older = make(map[K]V), m.young
 	}

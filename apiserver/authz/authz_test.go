@@ -293,7 +293,7 @@ func TestEnsure(t *testing.T) {
 	if err := Ensure(t.Context(), &locked{objects: s}, p); err != nil {
 		t.Fatal(err)
 	}
-	for name, rules := range map[string]int{"system:discovery": 11, "system:node": 0, "cluster-admin": 3, "system:controller:new-controller": 1} {
+	for name, rules := range map[string]int{"system:discovery": 11, "system:node": 0, "cluster-admin": 3, "knarr:new-controller": 1} {
 		if got := len(find(name).Rules); got != rules {
 			t.Errorf("%s has %d rules, want %d", name, got, rules)
 		}

@@ -99,20 +99,27 @@ func nodeRules() []rbacv1.PolicyRule {
 	panic("bootstrap.jsonl has no system:node")
 }
 
-// Extend adds a role for one of the program's own loops: a ClusterRole system:controller:NAME for kube-system's service account
-// NAME. One that exists gets the rules it lacks.
+// Extend gives one of the program's own loops, kube-system's service account of that name, rules that Kubernetes' role for it lacks: in
+// a ClusterRole knarr:ACCOUNT of their own, so that Kubernetes' roles stay as they are.
 func (p *Policy) Extend(account string, rules []rbacv1.PolicyRule) {
-	name := "system:controller:" + account
-	at := slices.IndexFunc(p.ClusterRoles, func(r *rbacv1.ClusterRole) bool { return r.Name == name })
-	if at < 0 {
-		p.ClusterRoles = append(p.ClusterRoles, &rbacv1.ClusterRole{ObjectMeta: bootstrapMeta(name)})
-		at = len(p.ClusterRoles) - 1
+	held := []rbacv1.PolicyRule(nil)
+	if at := p.role("system:controller:" + account); at >= 0 {
+		held = p.ClusterRoles[at].Rules
 	}
-	role := p.ClusterRoles[at]
-	role.Rules = append(role.Rules, Uncovered(role.Rules, rules)...)
-	if slices.ContainsFunc(p.ClusterRoleBindings, func(b *rbacv1.ClusterRoleBinding) bool { return b.Name == name }) {
+	name := "knarr:" + account
+	at := p.role(name)
+	if at >= 0 {
+		held = append(slices.Clone(held), p.ClusterRoles[at].Rules...)
+	}
+	missing := Uncovered(held, rules)
+	if len(missing) == 0 {
 		return
 	}
+	if at >= 0 {
+		p.ClusterRoles[at].Rules = append(p.ClusterRoles[at].Rules, missing...)
+		return
+	}
+	p.ClusterRoles = append(p.ClusterRoles, &rbacv1.ClusterRole{ObjectMeta: bootstrapMeta(name), Rules: missing})
 	p.ClusterRoleBindings = append(p.ClusterRoleBindings, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: bootstrapMeta(name),
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
@@ -120,10 +127,14 @@ func (p *Policy) Extend(account string, rules []rbacv1.PolicyRule) {
 	})
 }
 
+func (p *Policy) role(name string) int {
+	return slices.IndexFunc(p.ClusterRoles, func(r *rbacv1.ClusterRole) bool { return r.Name == name })
+}
+
 func bootstrapMeta(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name:        name,
-		Labels:      map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"},
+		Labels:      map[string]string{"app.kubernetes.io/part-of": "knarr"},
 		Annotations: map[string]string{AutoUpdate: "true"},
 	}
 }

@@ -39,6 +39,29 @@ func securityFlags(c *cluster.SecurityConfig) []flag {
 	}
 }
 
+// auditFlags are named as those of kube-apiserver.
+func auditFlags(c *cluster.AuditConfig) []flag {
+	return []flag{
+		{"audit-policy-file", "`FILE` that says what is recorded (audit.k8s.io/v1)", &c.PolicyFile},
+		{"audit-log-path", "file of audit events; - is standard output", &c.LogPath},
+		{"audit-log-maxsize", "megabytes from which the file is rotated (default 100)", &c.LogMaxSize},
+		{"audit-log-maxage", "days that rotated files are kept (default no bound)", &c.LogMaxAge},
+		{"audit-log-maxbackup", "rotated files that are kept (default 100)", &c.LogMaxBackup},
+		{"audit-log-mode", "blocking or batch (default blocking)", &c.LogMode},
+		{"audit-log-compress", "compress rotated files", &c.LogCompress},
+		{"audit-log-truncate-enabled", "take the bodies from events that are too large", &c.LogTruncateEnabled},
+		{"audit-log-truncate-max-event-size", "bytes of an event (default 102400)", &c.LogTruncateMaxEventSize},
+		{"audit-webhook-config-file", "`FILE` in kubeconfig form that names a webhook for audit events", &c.WebhookConfigFile},
+		{"audit-webhook-mode", "batch or blocking (default batch)", &c.WebhookMode},
+		{"audit-webhook-initial-backoff", "pause before the second try (default 10s)", &c.WebhookInitialBackoff},
+		{"audit-webhook-batch-buffer-size", "events that wait at most (default 10000)", &c.WebhookBatchBufferSize},
+		{"audit-webhook-batch-max-size", "events of a batch (default 400)", &c.WebhookBatchMaxSize},
+		{"audit-webhook-batch-max-wait", "longest wait for a full batch (default 30s)", &c.WebhookBatchMaxWait},
+		{"audit-webhook-truncate-enabled", "take the bodies from events that are too large", &c.WebhookTruncateEnabled},
+		{"audit-webhook-truncate-max-event-size", "bytes of an event (default 102400)", &c.WebhookTruncateMaxEventSize},
+	}
+}
+
 // bindFlags adds flags to f.
 func bindFlags(f *pflag.FlagSet, flags []flag) {
 	for _, g := range flags {
