@@ -74,6 +74,8 @@ type Config struct {
 	Controllers []string `yaml:"controllers"`
 	// TokenFile holds static bearer tokens, a line each: token,user,uid,"group1,group2". For development.
 	TokenFile string `yaml:"tokenFile"`
+	// Etcd says which etcd holds the objects instead of DataDir.
+	Etcd EtcdConfig `yaml:",inline"`
 	// Security says who is recognised and what they may do.
 	Security SecurityConfig `yaml:",inline"`
 	// Audit says what is recorded, and where.
@@ -174,6 +176,7 @@ func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		bad("listen", "%v", err)
 	}
+	c.Etcd.validate(bad)
 	ranges := map[string]netip.Prefix{}
 	for _, r := range []struct {
 		key, value string

@@ -10,11 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"knarr.dev/api"
 	"knarr.dev/api/call"
@@ -28,24 +25,7 @@ import (
 	"knarr.dev/apiserver/openapi"
 	"knarr.dev/apiserver/stream"
 	"knarr.dev/controllers/accounttoken"
-	"knarr.dev/store/pebble"
 )
-
-// openStore opens the embedded store.
-func (c *Cluster) openStore(context.Context) error {
-	options := pebble.Options{Log: c.log}
-	dir := filepath.Join(c.config.DataDir, "store")
-	if c.config.InMemory {
-		options.FS, dir = vfs.NewMem(), "store"
-	}
-	s, err := pebble.Open(dir, options)
-	if err != nil {
-		return err
-	}
-	c.store = s
-	c.parts.onStop("store", s.Close)
-	return nil
-}
 
 // startServer starts the API server and waits until it answers.
 func (c *Cluster) startServer(ctx context.Context) error {

@@ -60,23 +60,24 @@ func (c *Cluster) startLoops(context.Context) error {
 	config := controllers.Config{
 		Kinds: api.Kinds(), CA: c.pki.Certificate(pki.ServerCA), Signer: c.pki, Tokens: c.issuer, PodCIDR: netip.MustParsePrefix(c.config.PodCIDR),
 	}
+	config.Reader = c.Client(serviceAccount("system:kube-controller-manager"))
+	var tasks []task
 	for _, l := range controllers.All() {
 		if !slices.Contains(wanted, l.Name) {
 			continue
 		}
 		caller := c.Client(serviceAccount(l.Account))
-		config.Reader = c.Client(serviceAccount("system:kube-controller-manager"))
-		loop := l.New(caller, config)
-		c.parts.run("control loop "+l.Name, func(ctx context.Context) error {
-			return controller.Run(ctx, caller, loop, controller.Options{Log: c.log, Metrics: c.metrics})
-		})
+		tasks = append(tasks, task{"control loop " + l.Name, func(ctx context.Context) error {
+			return controller.Run(ctx, caller, l.New(caller, config), controller.Options{Log: c.log, Metrics: c.metrics})
+		}})
 	}
-	return nil
+	return c.lead("kube-controller-manager", config.Reader, tasks)
 }
 
 // startScheduler starts the scheduler.
 func (c *Cluster) startScheduler(context.Context) error {
 	caller := c.Client(call.Identity{Name: "system:kube-scheduler", Groups: []string{"system:authenticated"}})
-	c.parts.run("scheduler", scheduler.New(scheduler.Config{}, caller, c.log).Run)
-	return nil
+	return c.lead("kube-scheduler", caller, []task{{"scheduler", func(ctx context.Context) error {
+		return scheduler.New(scheduler.Config{}, caller, c.log).Run(ctx)
+	}}})
 }

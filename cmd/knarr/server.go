@@ -44,3 +44,15 @@ func (s *serving) loadAndRun(c *cobra.Command) error {
 	}
 	return s.run(c.Context(), c.OutOrStdout())
 }
+
+// etcdFlags are named as those of kube-apiserver.
+func etcdFlags(c *cluster.EtcdConfig) []flag {
+	return []flag{
+		{"etcd-servers", "URLs of an etcd cluster that holds the objects (default: they are in the data directory)", &c.Servers},
+		{"etcd-cafile", "`FILE` of the authorities of etcd's certificates", &c.CAFile},
+		{"etcd-certfile", "`FILE` of the certificate for etcd", &c.CertFile},
+		{"etcd-keyfile", "`FILE` of the key of that certificate", &c.KeyFile},
+		{"etcd-prefix", "how keys in etcd begin (default /registry)", &c.Prefix},
+		{"etcd-compaction-interval", "how often history in etcd that is older is dropped (default 5m; negative never)", &c.CompactionInterval},
+	}
+}

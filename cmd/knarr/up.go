@@ -34,6 +34,7 @@ func (s *serving) bind(c *cobra.Command) {
 	f.StringVar(&s.config.Listen, "listen", "", "address of the API server (default 127.0.0.1:6443)")
 	f.StringVar(&s.config.Kubeconfig, "kubeconfig", "", "where to write the administrator's kubeconfig (default DATA-DIR/admin.kubeconfig)")
 	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
+	bindFlags(f, etcdFlags(&s.config.Etcd))
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
 	bindFlags(f, append(securityFlags(&s.config.Security), auditFlags(&s.config.Audit)...))
 	f.StringVar(&s.config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
@@ -65,6 +66,7 @@ func (s *serving) load(c *cobra.Command) error {
 			*m.to = *m.from
 		}
 	}
+	overrideFlags(etcdFlags(&s.config.Etcd), etcdFlags(&flags.Etcd), changed)
 	overrideFlags(securityFlags(&s.config.Security), securityFlags(&flags.Security), changed)
 	overrideFlags(auditFlags(&s.config.Audit), auditFlags(&flags.Audit), changed)
 	if changed("nodes") {
