@@ -18,9 +18,10 @@ import (
 // MutatingAdmissionPolicies change what is written, by expressions, where bindings say so.
 var MutatingAdmissionPolicies = resource.WithList(resource.Define(resource.Definition[admissionv1.MutatingAdmissionPolicy]{
 	Group: group, Version: "v1", Kind: "MutatingAdmissionPolicy", Resource: "mutatingadmissionpolicies",
-	Categories:    []string{"api-extensions"},
-	StoragePath:   "mutatingadmissionpolicies",
-	NeedsRevision: true,
+	Categories:     []string{"api-extensions"},
+	StoragePath:    "mutatingadmissionpolicies",
+	StorageVersion: "v1beta1", // as Kubernetes v1.36 keeps them
+	NeedsRevision:  true,
 	Default: func(p *admissionv1.MutatingAdmissionPolicy) {
 		fill(&p.Spec.FailurePolicy, admissionv1.Fail)
 		defaultMatch(p.Spec.MatchConstraints)

@@ -17,11 +17,12 @@ import (
 // MutatingAdmissionPolicyBindings say for which objects, and with which parameters, a policy is in force.
 var MutatingAdmissionPolicyBindings = resource.WithList(resource.Define(resource.Definition[admissionv1.MutatingAdmissionPolicyBinding]{
 	Group: group, Version: "v1", Kind: "MutatingAdmissionPolicyBinding", Resource: "mutatingadmissionpolicybindings",
-	Categories:    []string{"api-extensions"},
-	StoragePath:   "mutatingadmissionpolicybindings",
-	NeedsRevision: true,
-	Default:       func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) },
-	PrepareCreate: func(b *admissionv1.MutatingAdmissionPolicyBinding) { b.Generation = 1 },
+	Categories:     []string{"api-extensions"},
+	StoragePath:    "mutatingadmissionpolicybindings",
+	StorageVersion: "v1beta1", // as Kubernetes v1.36 keeps them
+	NeedsRevision:  true,
+	Default:        func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) },
+	PrepareCreate:  func(b *admissionv1.MutatingAdmissionPolicyBinding) { b.Generation = 1 },
 	PrepareUpdate: func(b, old *admissionv1.MutatingAdmissionPolicyBinding) {
 		if b.Generation = old.Generation; !equality.Semantic.DeepEqual(b.Spec, old.Spec) {
 			b.Generation++

@@ -158,7 +158,11 @@ func EncodeStored(kind *resource.Kind, obj resource.Object) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return WrapProto(kind.GroupVersionKind, raw), nil
+	stored := kind.GroupVersionKind
+	if kind.StorageVersion != "" {
+		stored.Version = kind.StorageVersion
+	}
+	return WrapProto(stored, raw), nil
 }
 
 // DecodeStored decodes what EncodeStored made.

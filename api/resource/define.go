@@ -28,7 +28,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 	k := &Kind{
 		GroupVersionKind: schema.GroupVersionKind{Group: d.Group, Version: d.Version, Kind: d.Kind},
 		Resource:         d.Resource, Singular: d.Singular, ShortNames: d.ShortNames, Categories: d.Categories,
-		Scope: d.Scope, StoragePath: d.StoragePath,
+		Scope: d.Scope, StoragePath: d.StoragePath, StorageVersion: d.StorageVersion,
 		New: func() Object { return any(new(T)).(Object) },
 
 		Default: erase(d.Default), PrepareCreate: erase(d.PrepareCreate), PrepareUpdate: erase2(d.PrepareUpdate),

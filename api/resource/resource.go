@@ -48,6 +48,8 @@ type Definition[T any] struct {
 	// StoragePath is the folder below /registry; "GROUP/RESOURCE" or for the core group "RESOURCE" unless set.
 	// Kubernetes keeps apps/v1 ReplicaSets in "replicasets": give it wherever its layout differs from the rule.
 	StoragePath string
+	// StorageVersion is the version that stored objects name, if not Version: one that encodes them to the same bytes.
+	StorageVersion string
 
 	// Default fills in defaults, as Kubernetes' does when it decodes; must be idempotent.
 	Default func(*T)
@@ -145,6 +147,7 @@ type Kind struct {
 	ShortNames, Categories []string
 	Scope                  Scope
 	StoragePath            string
+	StorageVersion         string
 
 	New     func() Object
 	NewList func() runtime.Object // the typed list, for encoders that need one
