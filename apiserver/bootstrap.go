@@ -6,14 +6,18 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -21,6 +25,7 @@ import (
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/flowcontrol"
+	"knarr.dev/api/networking"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
 	"knarr.dev/apiserver/authz"
@@ -44,6 +49,9 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	})
 	err := s.bootstrapAll(ctx, others)
 	wg.Wait()
+	if err == nil && s.registries[networking.IPAddresses.Kind] != nil && s.registries[core.Services.Kind] != nil {
+		err = hooks.RepairAddresses(ctx, s.objects())
+	}
 	return errors.Join(err, policy, s.bootstrapAll(ctx, s.cfg.Bootstrap))
 }
 
@@ -104,6 +112,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 		class.Name, class.PreemptionPolicy = name, &preempt
 		add(scheduling.PriorityClasses.Kind, &class, nil)
 	}
+	s.firstRange(add)
 	first := s.cfg.ServiceCIDR.Masked().Addr().Next().String()
 	port := int32(s.cfg.AdvertisePort)
 	if port == 0 {
@@ -123,6 +132,38 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 		s.firstEndpoints(add, port)
 	}
 	return namespaces, others
+}
+
+// firstRange is the range of addresses that the server is configured with. Nobody but the server says that it is ready.
+func (s *Server) firstRange(add func(*resource.Kind, resource.Object, func(resource.Object) bool)) {
+	add(networking.ServiceCIDRs.Kind, &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: hooks.DefaultServiceCIDR},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.Masked().String()}},
+	}, func(o resource.Object) bool {
+		c := networking.ServiceCIDRs.Cast(o)
+		if apimeta.FindStatusCondition(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) != nil {
+			return false
+		}
+		ownStatus(o, "kubernetes-service-cidr-controller", networkingv1.SchemeGroupVersion.String(), networkingv1.ServiceCIDRConditionReady, false)
+		return apimeta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
+			Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Message: "Kubernetes default Service CIDR is ready",
+		})
+	})
+}
+
+// ownStatus notes a condition in the managed fields of an object as an apply to its status would.
+func ownStatus(o resource.Object, manager, version, condition string, reason bool) {
+	fields := fmt.Sprintf(`{"f:status":{"f:conditions":{"k:{\"type\":\"%s\"}":{".":{},"f:lastTransitionTime":{},"f:message":{},%s"f:status":{},"f:type":{}}}}}`,
+		condition, map[bool]string{true: `"f:reason":{},`}[reason])
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	entry := metav1.ManagedFieldsEntry{
+		Manager: manager, Operation: metav1.ManagedFieldsOperationApply, APIVersion: version, Subresource: "status", Time: &now,
+		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+	}
+	kept := slices.DeleteFunc(slices.Clone(o.GetManagedFields()), func(e metav1.ManagedFieldsEntry) bool {
+		return e.Manager == manager && e.Subresource == "status"
+	})
+	o.SetManagedFields(append([]metav1.ManagedFieldsEntry{entry}, kept...))
 }
 
 // firstLevels are the objects of priority and fairness. Their specs are kept up to date unless their annotation says not to.

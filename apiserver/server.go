@@ -232,6 +232,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.start(ctx, failed); err != nil {
 		return err
 	}
+	wg.Go(func() { s.keepFlowSchemas(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil

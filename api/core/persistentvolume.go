@@ -191,9 +191,8 @@ func persistentVolumeWarnings(v *corev1.PersistentVolume) (out []string) {
 // validateVolumeChange: where the storage is may not change.
 func validateVolumeChange(v, old *corev1.PersistentVolume) (problems field.ErrorList) {
 	now, was := v.Spec.PersistentVolumeSource.DeepCopy(), &old.Spec.PersistentVolumeSource
-	if now.CSI != nil && was.CSI != nil { // who expands may be given later, and change
-		now.CSI.ControllerExpandSecretRef = was.CSI.ControllerExpandSecretRef
-		now.CSI.NodeExpandSecretRef = was.CSI.NodeExpandSecretRef
+	if now.CSI != nil && was.CSI != nil && was.CSI.ControllerExpandSecretRef == nil { // which may be given later
+		now.CSI.ControllerExpandSecretRef = nil
 	}
 	if !equality.Semantic.DeepEqual(now, was) {
 		at := field.NewPath("spec", "persistentvolumesource")
@@ -203,15 +202,10 @@ func validateVolumeChange(v, old *corev1.PersistentVolume) (problems field.Error
 	if old.Spec.NodeAffinity != nil && !sameButForBeta(v.Spec.NodeAffinity, old.Spec.NodeAffinity) {
 		problems = append(problems, field.Invalid(field.NewPath("nodeAffinity"), Shown(v.Spec.NodeAffinity), "field is immutable, except for updating from beta label to GA"))
 	}
-	return append(problems, classRemoved(v.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName)...)
-}
-
-// classRemoved refuses to take the class of attributes from a volume or a claim.
-func classRemoved(class, old *string) field.ErrorList {
-	if old != nil && class == nil {
-		return field.ErrorList{field.Forbidden(field.NewPath("spec", "volumeAttributesClassName"), "update from non-nil value to nil is forbidden")}
+	if old.Spec.VolumeAttributesClassName != nil && v.Spec.VolumeAttributesClassName == nil {
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
 	}
-	return nil
+	return problems
 }
 
 // sameButForBeta compares node affinities; labels that were beta may be replaced by what became of them.

@@ -218,9 +218,8 @@ func validateClaimChange(c, old *corev1.PersistentVolumeClaim) (problems field.E
 			was.StorageClassName = now.StorageClassName
 		}
 	}
-	bound := c.Status.Phase == corev1.ClaimBound
-	if bound {
-		if _, ok := now.Resources.Requests[corev1.ResourceStorage]; ok {
+	if c.Status.Phase == corev1.ClaimBound {
+		if now.Resources.Requests != nil {
 			now.Resources.Requests[corev1.ResourceStorage] = was.Resources.Requests[corev1.ResourceStorage]
 		}
 		was.VolumeAttributesClassName = now.VolumeAttributesClassName
@@ -234,11 +233,7 @@ func validateClaimChange(c, old *corev1.PersistentVolumeClaim) (problems field.E
 	}
 	problems = append(problems, immutable(c.Annotations[corev1.BetaStorageClassAnnotation], old.Annotations[corev1.BetaStorageClassAnnotation],
 		field.NewPath("metadata", "annotations", corev1.BetaStorageClassAnnotation))...)
-	problems = append(problems, immutable(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
-	if bound {
-		problems = append(problems, classRemoved(c.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName)...)
-	}
-	return problems
+	return append(problems, immutable(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
 }
 
 func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) (problems field.ErrorList) {

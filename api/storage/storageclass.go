@@ -4,7 +4,6 @@
 package storage
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -134,7 +133,7 @@ func validateParameters(parameters map[string]string, mayBeEmpty bool, at *field
 
 // validateTopologies checks the places where volumes may be; none may be given twice, with its values in any order.
 func validateTopologies(topologies []corev1.TopologySelectorTerm, at *field.Path) (problems field.ErrorList) {
-	var places []map[string]sets.Set[string]
+	places := make([]map[string]sets.Set[string], len(topologies)) // to Kubernetes, one without expressions is there already, as often
 	for i, t := range topologies {
 		all := at.Index(i).Child("matchLabelExpressions")
 		place := map[string]sets.Set[string]{}
@@ -158,8 +157,10 @@ func validateTopologies(topologies []corev1.TopologySelectorTerm, at *field.Path
 			}
 			place[e.Key] = values
 		}
-		if slices.ContainsFunc(places, func(p map[string]sets.Set[string]) bool { return equality.Semantic.DeepEqual(p, place) }) {
-			problems = append(problems, field.Duplicate(all, ""))
+		for _, p := range places {
+			if equality.Semantic.DeepEqual(p, place) {
+				problems = append(problems, field.Duplicate(all, ""))
+			}
 		}
 		places = append(places, place)
 	}

@@ -19,7 +19,7 @@ import (
 // Bounds of what drivers write into the status of an attachment.
 const (
 	attachmentMax   = 256 << 10
-	errorMessageMax = 256 << 10
+	errorMessageMax = 1 << 10 // though Kubernetes tells people that it is attachmentMax
 )
 
 // VolumeAttachments ask a driver to attach a volume to a node.
@@ -96,7 +96,7 @@ func validateVolumeError(e *storagev1.VolumeError, at *field.Path) (problems fie
 		return nil
 	}
 	if len(e.Message) > errorMessageMax {
-		problems = append(problems, field.TooLong(at.Child("message"), "", errorMessageMax))
+		problems = append(problems, field.TooLong(at.Child("message"), "", attachmentMax))
 	}
 	if e.ErrorCode != nil && *e.ErrorCode < 0 {
 		problems = append(problems, field.Invalid(at.Child("errorCode"), *e.ErrorCode, validation.InclusiveRangeError(0, math.MaxInt32)))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,7 +42,7 @@ type nodePort struct {
 // from ports, both ends included.
 func Service(store Store, cidr netip.Prefix, ports [2]int) Hook {
 	s := &services{store: store, cidr: cidr.Masked(), ports: ports, reserved: map[any]bool{}}
-	return Hook{Kind: core.Services.Kind, BeforeCreate: s.create, BeforeUpdate: s.update}
+	return Hook{Kind: core.Services.Kind, BeforeCreate: s.create, BeforeUpdate: s.update, AfterDelete: s.deleted}
 }
 
 // taken is what Services and requests under way hold.
@@ -54,6 +55,10 @@ type allocation struct {
 	taken   taken
 	own     taken // what the Service holds already
 	service *corev1.Service
+
+	ranges  []netip.Prefix
+	chosen  netip.Addr // the address that was taken for this request and is to be held; not valid if there is none
+	anyFree bool       // whether another address would do as well
 
 	asked taken // the node ports that the Service names
 	dry   int32 // how many ports a dry run chose
@@ -72,13 +77,63 @@ func (s *services) update(ctx context.Context, r *admission.Request) error {
 
 func (s *services) allocate(ctx context.Context, r *admission.Request, service, old *corev1.Service) error {
 	setFamilies(service)
-	a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, asked: taken{}, service: service}
-	if err := a.addressable(); err != nil {
-		return err
+	if old != nil {
+		r.Finally(func() { s.releaseUnused(ctx, old) })
 	}
+	for attempt := 1; ; attempt++ {
+		a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, asked: taken{}, service: service}
+		if err := a.addressable(); err != nil {
+			return err
+		}
+		if err := s.allocateLocked(ctx, a, old); err != nil || !a.chosen.IsValid() || r.DryRun {
+			return err
+		}
+		err := s.hold(ctx, a.chosen, service.Namespace, service.Name)
+		switch {
+		case err == nil:
+			r.Undo(func() { s.release(ctx, a.chosen, service.Namespace, service.Name) })
+			return nil
+		case !apierrors.IsAlreadyExists(err):
+			return err
+		case !a.anyFree || attempt == addressAttempts:
+			return a.invalid(field.NewPath("spec", "clusterIPs"), service.Spec.ClusterIPs,
+				fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", a.chosen))
+		}
+		service.Spec.ClusterIP, service.Spec.ClusterIPs = "", nil // another server was faster
+	}
+}
+
+// addressAttempts bounds how often one request looks for an address that other servers take before it.
+const addressAttempts = 16
+
+// releaseUnused releases what a Service had and has no longer.
+func (s *services) releaseUnused(ctx context.Context, old *corev1.Service) {
+	has := map[netip.Addr]bool{}
+	if o, err := s.store.Get(ctx, core.Services.Kind, old.Namespace, old.Name); err == nil {
+		for _, addr := range addressesOf(core.Services.Cast(o)) {
+			has[addr] = true
+		}
+	} else if !apierrors.IsNotFound(err) {
+		return
+	}
+	for _, addr := range addressesOf(old) {
+		if !has[addr] {
+			s.release(ctx, addr, old.Namespace, old.Name)
+		}
+	}
+}
+
+func (s *services) allocateLocked(ctx context.Context, a *allocation, old *corev1.Service) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
+	err := s.addressesTaken(ctx, a.taken)
+	if err == nil {
+		a.ranges, err = s.ranges(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	err = s.store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
 		a.taken.add(core.Services.Cast(o))
 		return true
 	})
@@ -205,6 +260,7 @@ func (a *allocation) address() error {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
 		}
 		a.reserve(addr)
+		a.chosen, a.anyFree = addr, true
 		spec.ClusterIP, spec.ClusterIPs = addr.String(), []string{addr.String()}
 		return nil
 	}
@@ -215,11 +271,13 @@ func (a *allocation) address() error {
 	path := field.NewPath("spec", "clusterIPs")
 	switch {
 	case a.own[addr]:
-	case !a.s.cidr.Contains(addr):
+	case !slices.ContainsFunc(a.ranges, func(p netip.Prefix) bool { return p.Contains(addr) }):
 		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", addr, addr, a.s.cidr))
 	case a.request.DryRun:
 	case !a.free(addr):
 		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
+	default:
+		a.chosen = addr
 	}
 	a.reserve(addr)
 	return nil
@@ -228,7 +286,15 @@ func (a *allocation) address() error {
 // choose takes a free address: one of the upper part of the range at random first, so that the lower part is left for
 // those who name theirs.
 func (a *allocation) choose() (netip.Addr, bool) {
-	cidr := a.s.cidr
+	for _, cidr := range a.ranges {
+		if addr, ok := a.chooseFrom(cidr); ok {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (a *allocation) chooseFrom(cidr netip.Prefix) (netip.Addr, bool) {
 	size := uint64(1) << min(cidr.Addr().BitLen()-cidr.Bits(), 24)
 	if size <= 2 {
 		return netip.Addr{}, false
@@ -237,21 +303,21 @@ func (a *allocation) choose() (netip.Addr, bool) {
 	if static >= size-2 {
 		static = 0
 	}
-	if addr, ok := a.scan(static+1, size-1); ok {
+	if addr, ok := a.scan(cidr, static+1, size-1); ok {
 		return addr, true
 	}
-	return a.scan(1, static+1)
+	return a.scan(cidr, 1, static+1)
 }
 
 // scan tries the addresses at offsets from low to high, not included, starting somewhere between.
-func (a *allocation) scan(low, high uint64) (netip.Addr, bool) {
+func (a *allocation) scan(cidr netip.Prefix, low, high uint64) (netip.Addr, bool) {
 	if high <= low {
 		return netip.Addr{}, false
 	}
 	n := high - low
 	start := rand.Uint64N(n)
 	for i := range n {
-		addr := offset(a.s.cidr.Addr(), low+(start+i)%n)
+		addr := offset(cidr.Addr(), low+(start+i)%n)
 		if a.free(addr) {
 			return addr, true
 		}
