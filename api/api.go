@@ -11,6 +11,8 @@ import (
 	"knarr.dev/api/apps"
 	"knarr.dev/api/authentication"
 	"knarr.dev/api/authorization"
+	"knarr.dev/api/autoscaling"
+	"knarr.dev/api/batch"
 	"knarr.dev/api/certificates"
 	"knarr.dev/api/coordination"
 	"knarr.dev/api/core"
@@ -33,6 +35,8 @@ func Kinds() []*resource.Kind {
 		core.Namespaces.Kind,
 		core.Nodes.Kind,
 		core.Pods.Kind,
+		core.PodTemplates.Kind,
+		core.ReplicationControllers.Kind,
 		core.Services.Kind,
 		core.Endpoints.Kind,
 		core.ConfigMaps.Kind,
@@ -46,6 +50,13 @@ func Kinds() []*resource.Kind {
 		core.ComponentStatuses.Kind,
 		apps.Deployments.Kind,
 		apps.ReplicaSets.Kind,
+		apps.StatefulSets.Kind,
+		apps.DaemonSets.Kind,
+		apps.ControllerRevisions.Kind,
+		autoscaling.HorizontalPodAutoscalers.Kind,
+		autoscaling.HorizontalPodAutoscalersV1.Kind,
+		batch.Jobs.Kind,
+		batch.CronJobs.Kind,
 		discovery.EndpointSlices.Kind,
 		certificates.CertificateSigningRequests.Kind,
 		coordination.Leases.Kind,

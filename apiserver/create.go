@@ -96,6 +96,9 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 
 func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Object) (*answer, error) {
 	warnings := r.warningsFor(obj)
+	if r.kind.WarningsCreate != nil {
+		warnings = append(r.kind.WarningsCreate(obj), warnings...)
+	}
 	hub, err := r.toHub(obj)
 	if err != nil {
 		return nil, err
@@ -122,6 +125,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		return nil, err
 	}
 	o.warnings = append(o.warnings, warnings...)
+	r.redefault(hub)
 	key := r.key(o.Namespace, hub.GetName())
 	exists := apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName())
 	if o.DryRun {
@@ -144,6 +148,13 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 }
 
 const otherNamespace = "the namespace of the provided object does not match the namespace sent on the request"
+
+// redefault fills in what depends on what was prepared: Kubernetes does when it reads what it stored.
+func (r *registry) redefault(hub resource.Object) {
+	if r.hub.Default != nil {
+		r.hub.Default(hub)
+	}
+}
 
 // checkPlace compares the namespace and name of a body with those of the path.
 func (r *registry) checkPlace(o *operation, obj resource.Object) error {

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
+	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
@@ -42,6 +43,17 @@ func (r *registry) delete(ctx context.Context, o *operation) (*answer, error) {
 		cur, _, err = r.retry(o, rec, true)
 	}
 	return nil, r.conflict(o.Name)
+}
+
+// orphansWarning tells who deletes a Job without saying what becomes of its pods that they stay.
+func orphansWarning(q *call.Request) []string {
+	if q.Kind.Group != "batch" || q.Kind.DefaultPropagation != metav1.DeletePropagationOrphan || q.Verb != "delete" && q.Verb != "deletecollection" {
+		return nil
+	}
+	if q.Delete != nil && (q.Delete.PropagationPolicy != nil || q.Delete.OrphanDependents != nil) { //nolint:staticcheck // clients still send it
+		return nil
+	}
+	return []string{"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"}
 }
 
 func checkDeleteOptions(options *metav1.DeleteOptions) error {
@@ -255,7 +267,6 @@ func (r *registry) deleteCollection(ctx context.Context, o *operation) (*answer,
 		if err != nil && !apierrors.IsNotFound(err) {
 			return nil, err
 		}
-		o.warnings = append(o.warnings, op.warnings...)
 		gone = append(gone, e)
 	}
 	listed.list.entries = gone

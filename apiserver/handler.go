@@ -72,6 +72,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 	if sc.record.WantsRequest() {
 		recordRequest(sc.record, reg, q)
 	}
+	warnings = append(warnings, orphansWarning(q)...)
 	began := time.Now()
 	if q.Verb == "watch" {
 		stream, err := s.watch(r.Context(), q)

@@ -211,6 +211,9 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 			if len(r.kind.FieldNames) == 0 {
 				return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
 			}
+			if r.kind.Group == "batch" {
+				return apierrors.NewBadRequest(fmt.Sprintf("field label %q not supported for %s", req.Field, r.kind.Kind))
+			}
 			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
 		}
 	}

@@ -204,6 +204,9 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		return nil, err
 	}
 	o.warnings = append(o.warnings, warnings...)
+	if r.kind.Stored != nil { // whose own defaults say less
+		r.redefault(hub)
+	}
 	return hub, nil
 }
 

@@ -4,7 +4,6 @@
 package apps
 
 import (
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -37,22 +36,15 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 			d.Generation++
 		}
 	},
-	Validate: validateDeployment,
+	Validate:       validateDeployment,
+	WarningsCreate: func(d *appsv1.Deployment) []string { return core.NameWarnings(d.Name) },
 	Warnings: func(d *appsv1.Deployment) []string {
 		return core.TemplateWarnings(field.NewPath("spec", "template"), &d.Spec.Template)
 	},
 	ValidateUpdate: func(d, old *appsv1.Deployment) field.ErrorList {
 		return apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
 	},
-	Columns: []resource.Column[appsv1.Deployment]{
-		{Name: "Ready", Value: func(d *appsv1.Deployment, _ time.Time) any { return outOf(d.Status.ReadyReplicas, d.Spec.Replicas) }},
-		{Name: "Up-to-date", Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.UpdatedReplicas) }},
-		{Name: "Available", Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.AvailableReplicas) }},
-		{Name: "Age", Value: func(d *appsv1.Deployment, now time.Time) any { return age(d.CreationTimestamp, now) }},
-		{Name: "Containers", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return containerNames(&d.Spec.Template.Spec) }},
-		{Name: "Images", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return containerImages(&d.Spec.Template.Spec) }},
-		{Name: "Selector", Wide: true, Value: func(d *appsv1.Deployment, _ time.Time) any { return metav1.FormatLabelSelector(d.Spec.Selector) }},
-	},
+	Columns: deploymentColumns(),
 	Subresources: resource.Subresources[appsv1.Deployment]{
 		Status: &resource.Status[appsv1.Deployment]{Prepare: func(obj, old *appsv1.Deployment) {
 			status := obj.Status
@@ -68,6 +60,24 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 		},
 	},
 }), func() runtime.Object { return new(appsv1.DeploymentList) })
+
+func deploymentColumns() []resource.Column[appsv1.Deployment] {
+	status := appsv1.DeploymentStatus{}.SwaggerDoc()
+	return []resource.Column[appsv1.Deployment]{
+		{Name: "Ready", Description: "Number of the pod with ready state",
+			Value: func(d *appsv1.Deployment, _ time.Time) any { return outOf(d.Status.ReadyReplicas, d.Spec.Replicas) }},
+		{Name: "Up-to-date", Description: status["updatedReplicas"], Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.UpdatedReplicas) }},
+		{Name: "Available", Description: status["availableReplicas"], Value: func(d *appsv1.Deployment, _ time.Time) any { return int64(d.Status.AvailableReplicas) }},
+		{Name: "Age", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"],
+			Value: func(d *appsv1.Deployment, now time.Time) any { return core.Age(d.CreationTimestamp, now) }},
+		{Name: "Containers", Wide: true, Description: core.ContainersDoc,
+			Value: func(d *appsv1.Deployment, _ time.Time) any { return core.ContainerNames(&d.Spec.Template.Spec) }},
+		{Name: "Images", Wide: true, Description: core.ImagesDoc,
+			Value: func(d *appsv1.Deployment, _ time.Time) any { return core.ContainerImages(&d.Spec.Template.Spec) }},
+		{Name: "Selector", Wide: true, Description: appsv1.DeploymentSpec{}.SwaggerDoc()["selector"],
+			Value: func(d *appsv1.Deployment, _ time.Time) any { return metav1.FormatLabelSelector(d.Spec.Selector) }},
+	}
+}
 
 func defaultDeployment(d *appsv1.Deployment) {
 	s := &d.Spec
@@ -96,9 +106,9 @@ func orDefault[T any](field **T, value T) {
 func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 	s, path := &d.Spec, field.NewPath("spec")
 	problems := apivalidation.ValidateNonnegativeField(int64(*s.Replicas), path.Child("replicas"))
-	problems = append(problems, core.ValidateSelector("deployment", s.Selector, &s.Template, path)...)
-	problems = append(problems, core.ValidateTemplate(&s.Template, path.Child("template"))...)
-	problems = append(problems, validateRestart(&s.Template, path)...)
+	problems = append(problems, core.ValidateSelector(s.Selector, path)...)
+	problems = append(problems, validateSelected(s.Selector, &s.Template, path)...)
+	problems = append(problems, validateStrategy(&s.Strategy, path.Child("strategy"))...)
 	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(s.MinReadySeconds), path.Child("minReadySeconds"))...)
 	if s.RevisionHistoryLimit != nil {
 		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.RevisionHistoryLimit), path.Child("revisionHistoryLimit"))...)
@@ -110,7 +120,7 @@ func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 			problems = append(problems, field.Invalid(at, *s.ProgressDeadlineSeconds, "must be greater than minReadySeconds"))
 		}
 	}
-	return append(problems, validateStrategy(&s.Strategy, path.Child("strategy"))...)
+	return problems
 }
 
 func validateStrategy(s *appsv1.DeploymentStrategy, at *field.Path) field.ErrorList {
@@ -139,21 +149,31 @@ func validateStrategy(s *appsv1.DeploymentStrategy, at *field.Path) field.ErrorL
 
 // none tells whether a count or percentage is 0 or no number at all.
 func none(v *intstr.IntOrString) bool {
-	if v.Type == intstr.Int {
-		return v.IntVal == 0
+	if percent, ok := core.Percent(v); ok {
+		return percent == 0
 	}
-	percent, _ := core.Percent(v)
-	return percent == 0
+	return v.IntValue() == 0
+}
+
+// validateSelected checks a template that a selector selects, unless the selector itself cannot be read.
+func validateSelected(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return field.ErrorList{field.Invalid(path.Child("selector"), selector, "invalid label selector")}
+	}
+	problems := core.ValidateSelected(s, selector == nil, t, path)
+	problems = append(problems, core.ValidateTemplate(t, path.Child("template"))...)
+	return append(problems, validateRestart("ReplicaSet", t, path)...)
 }
 
 // validateRestart checks what the pods of workloads that go on for ever must be.
-func validateRestart(t *corev1.PodTemplateSpec, path *field.Path) (problems field.ErrorList) {
+func validateRestart(kind string, t *corev1.PodTemplateSpec, path *field.Path) (problems field.ErrorList) {
 	at := path.Child("template", "spec")
 	if t.Spec.RestartPolicy != corev1.RestartPolicyAlways {
 		problems = append(problems, field.NotSupported(at.Child("restartPolicy"), t.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
 	if t.Spec.ActiveDeadlineSeconds != nil {
-		problems = append(problems, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+		problems = append(problems, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return problems
 }
@@ -200,20 +220,4 @@ func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 		}
 	}
 	return problems
-}
-
-func containerNames(s *corev1.PodSpec) string {
-	var all []string
-	for _, c := range s.Containers {
-		all = append(all, c.Name)
-	}
-	return strings.Join(all, ",")
-}
-
-func containerImages(s *corev1.PodSpec) string {
-	var all []string
-	for _, c := range s.Containers {
-		all = append(all, c.Image)
-	}
-	return strings.Join(all, ",")
 }

@@ -11,9 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/core"
@@ -40,26 +38,15 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 			r.Generation++
 		}
 	},
-	Validate: validateReplicaSet,
+	Validate:       validateReplicaSet,
+	WarningsCreate: func(r *appsv1.ReplicaSet) []string { return core.NameWarnings(r.Name) },
 	Warnings: func(r *appsv1.ReplicaSet) []string {
 		return core.TemplateWarnings(field.NewPath("spec", "template"), &r.Spec.Template)
 	},
 	ValidateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
 		return apivalidation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
 	},
-	Columns: []resource.Column[appsv1.ReplicaSet]{
-		{Name: "Desired", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(*r.Spec.Replicas) }},
-		{Name: "Current", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.Replicas) }},
-		{Name: "Ready", Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.ReadyReplicas) }},
-		{Name: "Age", Value: func(r *appsv1.ReplicaSet, now time.Time) any { return age(r.CreationTimestamp, now) }},
-		{Name: "Containers", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return containerNames(&r.Spec.Template.Spec) }},
-		{Name: "Images", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return containerImages(&r.Spec.Template.Spec) }},
-		{Name: "Selector", Wide: true, Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return metav1.FormatLabelSelector(r.Spec.Selector) }},
-	},
-	Fields: func(r *appsv1.ReplicaSet) fields.Set {
-		return fields.Set{"status.replicas": fmt.Sprint(r.Status.Replicas)}
-	},
-	FieldNames: []string{"status.replicas"},
+	Columns: replicaSetColumns(),
 	Subresources: resource.Subresources[appsv1.ReplicaSet]{
 		Status: &resource.Status[appsv1.ReplicaSet]{Prepare: func(obj, old *appsv1.ReplicaSet) {
 			status := obj.Status
@@ -82,13 +69,29 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 	},
 }), func() runtime.Object { return new(appsv1.ReplicaSetList) })
 
+func replicaSetColumns() []resource.Column[appsv1.ReplicaSet] {
+	spec, status := appsv1.ReplicaSetSpec{}.SwaggerDoc(), appsv1.ReplicaSetStatus{}.SwaggerDoc()
+	return []resource.Column[appsv1.ReplicaSet]{
+		{Name: "Desired", Type: "integer", Description: spec["replicas"], Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(*r.Spec.Replicas) }},
+		{Name: "Current", Type: "integer", Description: status["replicas"], Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.Replicas) }},
+		{Name: "Ready", Type: "integer", Description: status["readyReplicas"], Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return int64(r.Status.ReadyReplicas) }},
+		{Name: "Age", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"],
+			Value: func(r *appsv1.ReplicaSet, now time.Time) any { return core.Age(r.CreationTimestamp, now) }},
+		{Name: "Containers", Wide: true, Description: core.ContainersDoc,
+			Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return core.ContainerNames(&r.Spec.Template.Spec) }},
+		{Name: "Images", Wide: true, Description: core.ImagesDoc,
+			Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return core.ContainerImages(&r.Spec.Template.Spec) }},
+		{Name: "Selector", Wide: true, Description: spec["selector"],
+			Value: func(r *appsv1.ReplicaSet, _ time.Time) any { return metav1.FormatLabelSelector(r.Spec.Selector) }},
+	}
+}
+
 func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 	path := field.NewPath("spec")
 	problems := apivalidation.ValidateNonnegativeField(int64(*r.Spec.Replicas), path.Child("replicas"))
 	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(r.Spec.MinReadySeconds), path.Child("minReadySeconds"))...)
-	problems = append(problems, core.ValidateSelector("replicaset", r.Spec.Selector, &r.Spec.Template, path)...)
-	problems = append(problems, core.ValidateTemplate(&r.Spec.Template, path.Child("template"))...)
-	return append(problems, validateRestart(&r.Spec.Template, path)...)
+	problems = append(problems, core.ValidateSelector(r.Spec.Selector, path)...)
+	return append(problems, validateSelected(r.Spec.Selector, &r.Spec.Template, path)...)
 }
 
 func outOf(ready int32, want *int32) string {
@@ -97,11 +100,4 @@ func outOf(ready int32, want *int32) string {
 		n = *want
 	}
 	return fmt.Sprintf("%d/%d", ready, n)
-}
-
-func age(t metav1.Time, now time.Time) string {
-	if t.IsZero() {
-		return "<unknown>"
-	}
-	return duration.HumanDuration(now.Sub(t.Time))
 }

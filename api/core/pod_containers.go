@@ -225,7 +225,7 @@ func validateHostPorts(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 	}{{"containers", s.Containers}, {"initContainers", s.InitContainers}} {
 		for i := range list.containers {
 			for j, p := range list.containers[i].Ports {
-				if p.HostPort != p.ContainerPort {
+				if p.HostPort != 0 && p.HostPort != p.ContainerPort { // templates may leave it out
 					problems = append(problems, field.Invalid(at.Child(list.name).Index(i).Child("ports").Index(j).Child("hostPort"), p.HostPort,
 						"must match `containerPort` when `hostNetwork` is true"))
 				}

@@ -11,6 +11,9 @@ import (
 
 func defaultPod(p *corev1.Pod) {
 	DefaultPodSpec(&p.Spec)
+	if *p.Spec.TerminationGracePeriodSeconds < 0 { // of which templates only warn
+		*p.Spec.TerminationGracePeriodSeconds = 1
+	}
 	setDefault(&p.Spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	if p.Spec.HostNetwork {
 		defaultHostPorts(p.Spec.InitContainers)
@@ -49,9 +52,6 @@ func DefaultPodSpec(s *corev1.PodSpec) {
 	orDefault(&s.RestartPolicy, corev1.RestartPolicyAlways)
 	orDefault(&s.SchedulerName, corev1.DefaultSchedulerName)
 	setDefault(&s.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
-	if *s.TerminationGracePeriodSeconds < 0 {
-		*s.TerminationGracePeriodSeconds = 1
-	}
 	if s.SecurityContext == nil {
 		s.SecurityContext = &corev1.PodSecurityContext{}
 	}

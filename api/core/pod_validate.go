@@ -271,26 +271,25 @@ func without(m map[string]string, key string) map[string]string {
 	return out
 }
 
-// ValidateSelector checks the selector of a workload, such as a deployment, against its template.
-func ValidateSelector(workload string, selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	child := at.Child("selector")
+// ValidateSelector checks the selector of a workload: it must be there and select something.
+func ValidateSelector(selector *metav1.LabelSelector, at *field.Path) field.ErrorList {
+	at = at.Child("selector")
 	if selector == nil {
-		problems = append(problems, field.Required(child, ""))
-	} else {
-		problems = append(problems, metavalidation.ValidateLabelSelector(selector, metavalidation.LabelSelectorValidationOptions{}, child)...)
-		if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
-			problems = append(problems, field.Invalid(child, selector, "empty selector is invalid for "+workload))
-		}
+		return field.ErrorList{field.Required(at, "")}
 	}
-	s, err := metav1.LabelSelectorAsSelector(selector)
-	if err != nil {
-		return append(problems, field.Invalid(child, selector, "invalid label selector"))
-	}
-	if (selector == nil || !s.Empty()) && !s.Matches(labels.Set(t.Labels)) {
-		problems = append(problems, field.Invalid(at.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+	problems := metavalidation.ValidateLabelSelector(selector, metavalidation.LabelSelectorValidationOptions{}, at)
+	if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 { // Kubernetes names deployments for all
+		problems = append(problems, field.Invalid(at, selector, "empty selector is invalid for deployment"))
 	}
 	return problems
+}
+
+// ValidateSelected checks that a template has the labels that the selector of its workload selects; an empty selector is none of its business.
+func ValidateSelected(s labels.Selector, missing bool, t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
+	if (missing || !s.Empty()) && !s.Matches(labels.Set(t.Labels)) {
+		return field.ErrorList{field.Invalid(at.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`")}
+	}
+	return nil
 }
 
 // validatePodStatus checks a new status; containers that ended for good may not start again.

@@ -67,6 +67,9 @@ func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		out = append(out, containerWarnings(&s.Containers[i], at.Child("containers").Index(i))...)
 	}
 	out = append(out, portWarnings(s, at)...)
+	if g := s.TerminationGracePeriodSeconds; g != nil && *g < 0 {
+		warn(at.Child("terminationGracePeriodSeconds"), "must be >= 0; negative values are invalid and will be treated as 1")
+	}
 	if s.DNSConfig != nil {
 		for i, ns := range s.DNSConfig.Nameservers {
 			out = append(out, validation.GetWarningsForIP(at.Child("dnsConfig", "nameservers").Index(i), ns)...)

@@ -6,11 +6,13 @@ package core
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // shown is a value as Kubernetes shows it in some messages: JSON with the names of Go fields, all of them, as its
@@ -87,7 +89,9 @@ func fieldsOf(v reflect.Value) []namedField {
 	}
 	var all []namedField
 	for i := range v.NumField() {
-		if t := v.Type().Field(i); t.Anonymous {
+		if t := v.Type().Field(i); t.Anonymous && t.Type == reflect.TypeFor[metav1.ObjectMeta]() {
+			all = append(all, metaFields(v.Field(i).Interface())...)
+		} else if t.Anonymous {
 			all = append(all, fieldsOf(v.Field(i))...)
 		} else {
 			all = append(all, namedField{t.Name, v.Field(i)})
@@ -100,6 +104,25 @@ func fieldsOf(v reflect.Value) []namedField {
 		for _, m := range [][2]string{{"Quobyte", "RBD"}, {"FlexVolume", "ISCSI"}} {
 			move(all, m[0], m[1])
 		}
+	}
+	return all
+}
+
+// metaFields are those that metadata has in JSON, which it shows among the fields of its object.
+func metaFields(meta any) (all []namedField) {
+	text, err := json.Marshal(meta)
+	if err != nil {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	_, _ = d.Token() // {
+	for d.More() {
+		name, _ := d.Token()
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return all
+		}
+		all = append(all, namedField{fmt.Sprint(name), reflect.ValueOf(value)})
 	}
 	return all
 }

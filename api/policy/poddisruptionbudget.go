@@ -39,9 +39,9 @@ var PodDisruptionBudgets = resource.WithList(resource.Define(resource.Definition
 	},
 	Validate: validateBudget,
 	Columns: []resource.Column[policyv1.PodDisruptionBudget]{
-		{Name: "Min Available", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return amount(b.Spec.MinAvailable) }},
-		{Name: "Max Unavailable", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return amount(b.Spec.MaxUnavailable) }},
-		{Name: "Allowed Disruptions", Type: "integer", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return int64(b.Status.DisruptionsAllowed) }},
+		{Name: "Min Available", Description: "The minimum number of pods that must be available.", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return amount(b.Spec.MinAvailable) }},
+		{Name: "Max Unavailable", Description: "The maximum number of pods that may be unavailable.", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return amount(b.Spec.MaxUnavailable) }},
+		{Name: "Allowed Disruptions", Type: "integer", Description: "Calculated number of pods that may be disrupted at this time.", Value: func(b *policyv1.PodDisruptionBudget, _ time.Time) any { return int64(b.Status.DisruptionsAllowed) }},
 	},
 	Subresources: resource.Subresources[policyv1.PodDisruptionBudget]{
 		Status: &resource.Status[policyv1.PodDisruptionBudget]{Prepare: func(obj, old *policyv1.PodDisruptionBudget) {

@@ -34,8 +34,8 @@ func Define[T any](d Definition[T]) *Type[T] {
 		Default: erase(d.Default), PrepareCreate: erase(d.PrepareCreate), PrepareUpdate: erase2(d.PrepareUpdate),
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
-		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings),
-		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Others: d.Subresources.Others,
+		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
+		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Others: d.Subresources.Others,
 
 		CreateOnUpdate: d.CreateOnUpdate, NeedsRevision: d.NeedsRevision, TTL: d.TTL, Virtual: d.Virtual,
 		Verbs: d.Verbs, DefaultPropagation: d.DefaultPropagation,

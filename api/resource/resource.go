@@ -67,8 +67,12 @@ type Definition[T any] struct {
 	Name func(name string, prefix bool) []string
 	// Warnings are sent as Warning headers with a successful write.
 	Warnings func(*T) []string
+	// WarningsCreate are sent with a successful create, before the others.
+	WarningsCreate func(*T) []string
 
 	Columns []Column[T]
+	// Ageless leaves the column Age out.
+	Ageless bool
 	// Fields are the selectable fields beside metadata.name and metadata.namespace: all names with their values.
 	Fields func(*T) fields.Set
 	// FieldNames lists the names that Fields returns; others are refused.
@@ -160,7 +164,9 @@ type Kind struct {
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	Name           func(name string, prefix bool) []string
 	Warnings       func(Object) []string
+	WarningsCreate func(Object) []string
 	Columns        []KindColumn
+	Ageless        bool
 	Fields         func(Object) fields.Set
 	FieldNames     []string
 

@@ -57,6 +57,8 @@ func others() map[gvks.GroupVersionKind]reflect.Type {
 		metaKind("APIGroup"):        reflect.TypeFor[metav1.APIGroup](),
 		metaKind("APIResourceList"): reflect.TypeFor[metav1.APIResourceList](),
 		metaKind("Binding"):         reflect.TypeFor[corev1.Binding](),
+		// Kinds that others contain.
+		metaKind("PersistentVolumeClaim"):                            reflect.TypeFor[corev1.PersistentVolumeClaim](),
 		autoscalingv1.SchemeGroupVersion.WithKind("Scale"):           reflect.TypeFor[autoscalingv1.Scale](),
 		policyv1.SchemeGroupVersion.WithKind("Eviction"):             reflect.TypeFor[policyv1.Eviction](),
 		authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"): reflect.TypeFor[authenticationv1.TokenRequest](),

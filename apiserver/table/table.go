@@ -162,7 +162,7 @@ func layoutOf(kind *resource.Kind) []column {
 	if !own["Name"] {
 		out = append(out, nameColumn())
 	}
-	hasAge := own["Age"] || own["Created At"] || own["Last Seen"] || own[""]
+	hasAge := kind.Ageless || own["Age"] || own["Created At"] || own["Last Seen"] || own[""]
 	for i, c := range kind.Columns {
 		if i == behind && !hasAge {
 			out = append(out, ageColumn())
