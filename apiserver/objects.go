@@ -7,6 +7,7 @@ import (
 	"context"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
@@ -93,4 +94,19 @@ func (s *objects) Update(ctx context.Context, kind *resource.Kind, namespace, na
 		return nil, r.status(name, err)
 	}
 	return e.Object, nil
+}
+
+// KindOf implements admission.Schema.
+func (s *objects) KindOf(gvk schema.GroupVersionKind) *resource.Kind {
+	for k, r := range s.server.registries {
+		if k.GroupVersionKind == gvk && r.cache != nil {
+			return k
+		}
+	}
+	return nil
+}
+
+// Merge implements admission.Schema.
+func (s *objects) Merge(kind *resource.Kind, obj resource.Object, configuration map[string]any) (resource.Object, error) {
+	return s.server.fields.Merge(kind, obj, configuration)
 }

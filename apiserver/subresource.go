@@ -48,6 +48,9 @@ func (r *registry) subresource(ctx context.Context, o *operation) (*answer, erro
 
 func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error) {
 	h := r.hook(o.Subresource)
+	if o.Object.GetNamespace() == "" && r.kind.Scope == resource.Namespaced {
+		o.Object.SetNamespace(o.Namespace)
+	}
 	a := r.admitted(o, "create", o.Object, nil)
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err

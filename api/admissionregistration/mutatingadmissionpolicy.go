@@ -52,6 +52,7 @@ func validateMutatingPolicy(p *admissionv1.MutatingAdmissionPolicy) field.ErrorL
 	problems := policyProblems(s.FailurePolicy, s.ParamKind, s.MatchConstraints, at)
 	problems = append(problems, conditionProblems(e.conditions, s.MatchConditions, at.Child("matchConditions"))...)
 	problems = append(problems, variableProblems(e.main, s.Variables, at.Child("variables"))...)
+	problems = append(problems, deleteProblems(s.MatchConstraints, at.Child("matchConstraints", "resourceRules", "operations"))...)
 	if len(s.Mutations) == 0 {
 		problems = append(problems, field.Required(at.Child("mutations"), "mutations must contain at least one item"))
 	}
@@ -63,6 +64,22 @@ func validateMutatingPolicy(p *admissionv1.MutatingAdmissionPolicy) field.ErrorL
 	}
 	return append(problems, oneOf(&s.ReinvocationPolicy, at.Child("reinvocationPolicy"),
 		admissionv1.IfNeededReinvocationPolicy, admissionv1.NeverReinvocationPolicy)...)
+}
+
+// deleteProblems finds rules for deletions, where there is nothing to change.
+func deleteProblems(m *admissionv1.MatchResources, at *field.Path) field.ErrorList {
+	if m == nil {
+		return nil
+	}
+	var problems field.ErrorList
+	for i := range m.ResourceRules {
+		for _, o := range m.ResourceRules[i].Operations {
+			if o == admissionv1.Delete {
+				problems = append(problems, field.NotSupported(at, o, []string{"*", "CONNECT", "CREATE", "UPDATE"}))
+			}
+		}
+	}
+	return problems
 }
 
 func mutationProblems(e *expression.Environment, m *admissionv1.Mutation, at *field.Path) field.ErrorList {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/cel-go/common/types"
 	reviewv1 "k8s.io/api/admission/v1"
@@ -169,15 +170,16 @@ func (d *dynamic) namespaceFields(ctx context.Context, r *Request) (map[string]a
 	return namespaceMap(core.Namespaces.Cast(o)), nil
 }
 
+// namespaceMap has what expressions see of a namespace. Times are text in it, as in Kubernetes.
 func namespaceMap(n *corev1.Namespace) map[string]any {
-	meta := map[string]any{"name": n.Name, "resourceVersion": n.ResourceVersion, "creationTimestamp": types.Timestamp{Time: n.CreationTimestamp.Time}}
+	meta := map[string]any{"name": n.Name, "resourceVersion": n.ResourceVersion, "creationTimestamp": n.CreationTimestamp.UTC().Format(time.RFC3339)}
 	put(meta, "generateName", n.GenerateName, n.GenerateName != "")
 	put(meta, "generation", n.Generation, n.Generation != 0)
 	put(meta, "labels", n.Labels, len(n.Labels) > 0)
 	put(meta, "annotations", n.Annotations, len(n.Annotations) > 0)
 	put(meta, "finalizers", n.Finalizers, len(n.Finalizers) > 0)
 	if n.DeletionTimestamp != nil {
-		meta["deletionTimestamp"] = types.Timestamp{Time: n.DeletionTimestamp.Time}
+		meta["deletionTimestamp"] = n.DeletionTimestamp.UTC().Format(time.RFC3339)
 	}
 	if n.DeletionGracePeriodSeconds != nil {
 		meta["deletionGracePeriodSeconds"] = *n.DeletionGracePeriodSeconds
@@ -193,7 +195,7 @@ func namespaceMap(n *corev1.Namespace) map[string]any {
 	for _, c := range n.Status.Conditions {
 		all = append(all, map[string]any{
 			"type": string(c.Type), "status": string(c.Status), "reason": c.Reason, "message": c.Message,
-			"lastTransitionTime": types.Timestamp{Time: c.LastTransitionTime.Time},
+			"lastTransitionTime": c.LastTransitionTime.UTC().Format(time.RFC3339),
 		})
 	}
 	put(status, "conditions", all, len(all) > 0)

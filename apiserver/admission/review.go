@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/codec"
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -140,6 +141,9 @@ func (r *Request) admissionRequest(form *resource.Kind, uid types.UID) *reviewv1
 		}
 		out.UserInfo.Extra[key] = values
 	}
+	if r.Kind == core.Namespaces.Kind {
+		out.Namespace = r.Name
+	}
 	if raw := r.options(); raw != nil {
 		out.Options = runtime.RawExtension{Raw: raw}
 	}
@@ -167,16 +171,12 @@ func (r *Request) options() []byte {
 			options = *r.Call.Delete
 		}
 		options.DryRun = dry
-		o = &options
-	case r.Verb == "create" && r.Call.Verb != "patch" && r.Call.Verb != "update":
-		o = &metav1.CreateOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}
-	case r.Call.Verb == "patch":
-		kind = "PatchOptions"
-		options := &metav1.PatchOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}
-		if r.Call.PatchType == types.ApplyYAMLPatchType || r.Call.Force {
-			options.Force = pointer(r.Call.Force)
+		if grace := r.Kind.Grace; grace != nil && r.Old != nil {
+			options.GracePeriodSeconds = pointer(grace(r.Old, options.GracePeriodSeconds))
 		}
-		o = options
+		o = &options
+	case r.Verb == "create":
+		o = &metav1.CreateOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}
 	default:
 		kind = "UpdateOptions"
 		o = &metav1.UpdateOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}

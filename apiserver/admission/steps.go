@@ -48,7 +48,9 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		roleGrants(reader, cfg.Authorizer),
 		certificateRequests(cfg.Authorizer),
 		defaultIngressClass(reader),
+		policies.mutatingPolicies(),
 		policies.mutatingWebhooks(),
+		policies.validatingPolicies(),
 		policies.validatingWebhooks(),
 		resourceQuota(reader, cfg.Now),
 	}

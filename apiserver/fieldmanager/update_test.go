@@ -192,6 +192,9 @@ func (g generator) step(t *testing.T, f *Fields, kind *resource.Kind, live resou
 	if err != nil {
 		one.SetManagedFields(nil)
 	}
+	if err != nil && strings.Contains(err.Error(), "omits all key fields") {
+		return 0, 0, nil // what validation refuses
+	}
 	if m.fast.update(live, two, manager, time.Now()) {
 		fast = 1
 		if got, want := entriesText(two), entriesText(one); got != want || err != nil {
