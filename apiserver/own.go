@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"context"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -128,6 +129,15 @@ func (r *registry) noop(obj resource.Object, old *watchcache.Entry) bool {
 	}
 	obj.SetManagedFields(fresh)
 	return false
+}
+
+// stale says whether an object should be written again though nothing changed.
+func (r *registry) stale(ctx context.Context, key string) bool {
+	if r.server.cfg.Stale == nil {
+		return false
+	}
+	stale, err := r.server.cfg.Stale(ctx, key)
+	return err == nil && stale
 }
 
 // sameOwners compares managedFields without their times.

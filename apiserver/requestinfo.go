@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"knarr.dev/apiserver/authz"
 )
@@ -26,6 +27,8 @@ type requestInfo struct {
 	path string
 	// fields is the field selector of the query; nil if it is malformed.
 	fields fields.Selector
+	// labels is the label selector; nil if there is none or it is malformed.
+	labels labels.Selector
 }
 
 // parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
@@ -90,6 +93,9 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 		return
 	}
 	i.fields, _ = fields.ParseSelector(query.Get("fieldSelector")) // refused later if it is malformed
+	if s := query.Get("labelSelector"); s != "" {
+		i.labels, _ = labels.Parse(s)
+	}
 	switch i.verb {
 	case "get":
 		i.verb = "list"
@@ -115,6 +121,6 @@ func (i *requestInfo) attributes() *authz.Attributes {
 	}
 	return &authz.Attributes{
 		Verb: i.verb, Group: i.group, Version: i.version, Resource: i.resource, Subresource: i.subresource,
-		Namespace: i.namespace, Name: i.name, Fields: i.fields,
+		Namespace: i.namespace, Name: i.name, Fields: i.fields, Labels: i.labels,
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,8 @@ type Config struct {
 	Authenticators []authn.Authenticator
 	// Anonymous says for which paths requests without credentials are served; nil is all.
 	Anonymous func(path string) bool
+	// Stale says whether a stored object should be written again though nothing changed, because of how it is encrypted; nil is never.
+	Stale func(ctx context.Context, key string) (bool, error)
 	// Audit records requests; nil records nothing.
 	Audit *audit.Auditor
 	// Authorizer is built once with the server's caches; nil allows everything.
@@ -198,6 +201,16 @@ func (s *Server) addKinds(kinds []*resource.Kind) error {
 
 // Ready is closed when the caches are filled, the first objects made and the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Routes are the paths that are served beside those of resources, in order; one that ends in "/" stands for all below it.
+func (s *Server) Routes() []string {
+	paths := []string{"/healthz", "/livez", "/readyz", "/version", "/metrics", "/debug/pprof/"}
+	for path := range s.cfg.Paths {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
+}
 
 // Handler is the whole HTTP pipeline.
 func (s *Server) Handler() http.Handler { return s.handler }

@@ -38,10 +38,13 @@ func (s *Server) Transport(identity call.Identity) call.Transport {
 func attributes(user *call.Identity, q *call.Request) *authz.Attributes {
 	a := &authz.Attributes{
 		User: user, Verb: q.Verb, Group: q.Kind.Group, Version: q.Kind.Version, Resource: q.Kind.Resource,
-		Subresource: q.Subresource, Namespace: q.Namespace, Name: q.Name, Fields: q.Fields,
+		Subresource: q.Subresource, Namespace: q.Namespace, Name: q.Name, Fields: q.Fields, Labels: q.Labels,
 	}
 	if a.Fields == nil {
 		a.Fields = fields.Everything()
+	}
+	if name, ok := a.Fields.RequiresExactMatch("metadata.name"); ok && a.Name == "" && (q.Verb == "list" || q.Verb == "watch") {
+		a.Name = name // as in requests over HTTP
 	}
 	return a
 }

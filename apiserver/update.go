@@ -96,7 +96,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		o.done = true
 		e, err := r.dry(key, last, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
 		return &answer{entry: e}, nil, false, err
-	case r.noop(hub, cur):
+	case r.noop(hub, cur) && (o.DryRun || !r.stale(ctx, key)):
 		return &answer{entry: served}, nil, false, nil
 	case o.DryRun:
 		e, err := r.dry(key, hub, cur.Revision).As(r.kind)

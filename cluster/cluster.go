@@ -17,12 +17,15 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apiserverv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
 
 	"knarr.dev/api/call"
 	"knarr.dev/apiserver"
 	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/encryption"
 	"knarr.dev/client"
 	"knarr.dev/cluster/internal/nodenet"
 	"knarr.dev/pki"
@@ -45,6 +48,12 @@ type Cluster struct {
 	listener net.Listener
 	server   *apiserver.Server
 	issuer   *authn.Issuer
+	// unauthorized is what is wrong with the configuration of authorization.
+	unauthorized error
+	// anonymousRules are those of the authentication configuration, nil for none.
+	anonymousRules atomic.Pointer[apiserverv1.AnonymousAuthConfig]
+	encrypted      *encryption.Store
+	encryption     *encryption.Config
 }
 
 // Start starts what config says and returns when it is ready: the API answers, and the nodes of this process are
@@ -61,6 +70,7 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 	}{
 		{"data directory", c.lockDataDir, true},
 		{"store", c.openStore, true},
+		{"encryption", c.encryptStore, c.config.Security.EncryptionProviderConfig != ""},
 		{"certificates", c.openPKI, true},
 		{"network", c.makeNetwork, c.config.Nodes > 0},
 		{"listener", c.listen, !c.config.NoSockets},

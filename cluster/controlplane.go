@@ -36,6 +36,9 @@ func (c *Cluster) startServer(ctx context.Context) error {
 	if c.server, err = apiserver.New(config); err != nil {
 		return err
 	}
+	if c.unauthorized != nil {
+		return c.unauthorized
+	}
 	c.parts.run("API server", c.server.Run)
 	select {
 	case <-c.server.Ready():
@@ -73,6 +76,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	if config.Audit, err = c.auditor(); err != nil {
 		return config, err
 	}
+	if c.encrypted != nil {
+		config.Stale = c.encrypted.Stale
+	}
 	config.Authenticators, config.Anonymous = authn.New(identities), c.anonymous()
 	trusted, err := c.authenticationConfigMap(identities.FrontProxy)
 	if err != nil {
@@ -82,7 +88,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	var authorizer authz.Authorizer // the server calls these in order
 	config.Authorizer = func(r admission.Reader) authz.Authorizer {
 		identities.Objects.Bind(r)
-		authorizer = authz.New(r)
+		authorizer, c.unauthorized = c.authorizer(r)
 		return authorizer
 	}
 	config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {

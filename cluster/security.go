@@ -13,6 +13,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,6 +57,37 @@ type SecurityConfig struct {
 	// ServiceAccountExtendTokenExpiration, true by default, gives the tokens that pods mount a year.
 	ServiceAccountExtendTokenExpiration *bool `yaml:"serviceAccountExtendTokenExpiration"`
 
+	// AuthenticationConfig is an AuthenticationConfiguration (apiserver.config.k8s.io); it is read again when it changes.
+	AuthenticationConfig string `yaml:"authenticationConfig"`
+	// AuthenticationTokenWebhook is asked for tokens that nobody here knows.
+	AuthenticationTokenWebhookConfigFile string        `yaml:"authenticationTokenWebhookConfigFile"`
+	AuthenticationTokenWebhookVersion    string        `yaml:"authenticationTokenWebhookVersion"`
+	AuthenticationTokenWebhookCacheTTL   time.Duration `yaml:"authenticationTokenWebhookCacheTTL"`
+	// OIDC is one issuer of tokens without a configuration file.
+	OIDCIssuerURL      string   `yaml:"oidcIssuerURL"`
+	OIDCClientID       string   `yaml:"oidcClientID"`
+	OIDCCAFile         string   `yaml:"oidcCAFile"`
+	OIDCUsernameClaim  string   `yaml:"oidcUsernameClaim"`
+	OIDCUsernamePrefix string   `yaml:"oidcUsernamePrefix"`
+	OIDCGroupsClaim    string   `yaml:"oidcGroupsClaim"`
+	OIDCGroupsPrefix   string   `yaml:"oidcGroupsPrefix"`
+	OIDCRequiredClaims []string `yaml:"oidcRequiredClaim"`
+	OIDCSigningAlgs    []string `yaml:"oidcSigningAlgs"`
+
+	// AuthorizationModes are Node,RBAC by default; others are Webhook, AlwaysAllow and AlwaysDeny.
+	AuthorizationModes []string `yaml:"authorizationMode"`
+	// AuthorizationConfig is an AuthorizationConfiguration (apiserver.config.k8s.io) instead of modes; it is read again when it changes.
+	AuthorizationConfig                      string        `yaml:"authorizationConfig"`
+	AuthorizationWebhookConfigFile           string        `yaml:"authorizationWebhookConfigFile"`
+	AuthorizationWebhookVersion              string        `yaml:"authorizationWebhookVersion"`
+	AuthorizationWebhookCacheAuthorizedTTL   time.Duration `yaml:"authorizationWebhookCacheAuthorizedTTL"`
+	AuthorizationWebhookCacheUnauthorizedTTL time.Duration `yaml:"authorizationWebhookCacheUnauthorizedTTL"`
+
+	// EncryptionProviderConfig is an EncryptionConfiguration (apiserver.config.k8s.io).
+	EncryptionProviderConfig string `yaml:"encryptionProviderConfig"`
+	// EncryptionProviderConfigAutomaticReload reads it again when it changes.
+	EncryptionProviderConfigAutomaticReload bool `yaml:"encryptionProviderConfigAutomaticReload"`
+
 	// AnonymousAuth, true by default, serves requests without credentials as system:anonymous.
 	AnonymousAuth *bool `yaml:"anonymousAuth"`
 }
@@ -63,6 +96,30 @@ type SecurityConfig struct {
 func (c *SecurityConfig) validate(bad func(key, format string, args ...any)) {
 	if n := c.ServiceAccountMaxTokenExpiration; n != 0 && n < time.Hour {
 		bad("serviceAccountMaxTokenExpiration", "%v is less than an hour", n)
+	}
+	if c.AuthenticationConfig != "" && c.OIDCIssuerURL != "" {
+		bad("authenticationConfig", "it excludes oidcIssuerURL")
+	}
+	if (c.OIDCIssuerURL == "") != (c.OIDCClientID == "") {
+		bad("oidcClientID", "oidcIssuerURL and oidcClientID belong together")
+	}
+	for _, claim := range c.OIDCRequiredClaims {
+		if !strings.Contains(claim, "=") {
+			bad("oidcRequiredClaim", "%q is not of the form NAME=VALUE", claim)
+		}
+	}
+	if c.AuthorizationConfig != "" && (len(c.AuthorizationModes) > 0 || c.AuthorizationWebhookConfigFile != "") {
+		bad("authorizationConfig", "it excludes authorizationMode and authorizationWebhookConfigFile")
+	}
+	if slices.Contains(c.AuthorizationModes, "Webhook") != (c.AuthorizationWebhookConfigFile != "") {
+		bad("authorizationWebhookConfigFile", "it and the mode Webhook belong together")
+	}
+	for _, v := range []struct{ key, version string }{
+		{"authenticationTokenWebhookVersion", c.AuthenticationTokenWebhookVersion}, {"authorizationWebhookVersion", c.AuthorizationWebhookVersion},
+	} {
+		if v.version != "" && v.version != "v1" && v.version != "v1beta1" {
+			bad(v.key, "%q is none of v1, v1beta1", v.version)
+		}
 	}
 }
 
@@ -161,7 +218,10 @@ func (c *Cluster) identities(issuer *authn.Issuer) (authn.Config, error) {
 		}
 		config.ClientCAs = joined(c.pki.ClientCAs, extra)
 	}
-	config.FrontProxy, err = c.frontProxy()
+	if config.FrontProxy, err = c.frontProxy(); err != nil {
+		return config, err
+	}
+	config.Sources, err = c.tokenSources(issuer.Audiences())
 	return config, err
 }
 
@@ -286,14 +346,6 @@ func (c *Cluster) publicBase(advertised netip.Addr) string {
 		host = advertised.String()
 	}
 	return "https://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
-}
-
-// anonymous says where requests without credentials are served; nil is everywhere.
-func (c *Cluster) anonymous() func(path string) bool {
-	if yes(c.config.Security.AnonymousAuth) {
-		return nil
-	}
-	return func(string) bool { return false }
 }
 
 func jsonList(list []string) string {

@@ -3,7 +3,8 @@
 
 // Package authz decides whether somebody may do something.
 //
-// New joins, in Kubernetes' order, the superuser group, the node authorizer and RBAC. Decisions read the present roles
+// New joins, in Kubernetes' order, the superuser group, the node authorizer and RBAC; Chain joins others, such as those that
+// ParseConfiguration makes of a file. Decisions read the present roles
 // and bindings from the server's cache, so a binding counts from the moment its write is acknowledged. The bootstrap
 // roles are in bootstrap.jsonl; Bootstrap reads them.
 package authz
@@ -12,10 +13,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/call"
@@ -33,6 +34,8 @@ type Attributes struct {
 	// Fields is the field selector of list, watch and deletecollection: nodes may list the pods that it limits to their own. nil
 	// is unknown, fields.Everything() none.
 	Fields fields.Selector
+	// Labels is the label selector of the same verbs; nil is none.
+	Labels labels.Selector
 }
 
 // Authorizer decides. The reason is for the log and, when refused, for the client.
@@ -47,29 +50,14 @@ type Reader interface {
 }
 
 // New returns the authorizer of the server.
-func New(reader Reader) Authorizer {
-	return union{superuser{}, NewNode(reader), NewRBAC(reader)}
-}
+func New(reader Reader) Authorizer { return Chain(NewNode(reader), NewRBAC(reader)) }
 
 // union allows what one of its members allows.
 type union []Authorizer
 
 func (u union) Authorize(ctx context.Context, a *Attributes) (bool, string, error) {
-	var reasons []string
-	var problems []error
-	for _, member := range u {
-		allowed, reason, err := member.Authorize(ctx, a)
-		if allowed {
-			return true, reason, nil
-		}
-		if err != nil {
-			problems = append(problems, err)
-		}
-		if reason != "" {
-			reasons = append(reasons, reason)
-		}
-	}
-	return false, strings.Join(reasons, "\n"), errors.Join(problems...)
+	decision, reason, err := u.Decide(ctx, a)
+	return decision == Allow, reason, err
 }
 
 // superuser allows everything to system:masters, whatever has become of the roles.

@@ -9,14 +9,11 @@ import (
 	"sync"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 
 	"knarr.dev/api/call"
-	"knarr.dev/api/core"
 	"knarr.dev/api/rbac"
 	"knarr.dev/api/resource"
 )
@@ -168,59 +165,6 @@ func TestAuthorize(t *testing.T) {
 		}
 		if text != test.text {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, text, test.text)
-		}
-	}
-}
-
-func TestNode(t *testing.T) {
-	s := bootstrapped(t)
-	s.add(core.Pods.Kind,
-		&corev1.Pod{ObjectMeta: meta("n", "p"), Spec: corev1.PodSpec{
-			NodeName: "n1", ServiceAccountName: "sa", ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}},
-			Volumes: []corev1.Volume{
-				{Name: "a", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}}}},
-				{Name: "b", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "vol"}}},
-			},
-			Containers: []corev1.Container{{Name: "c", EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}}}}},
-		}},
-		&corev1.Pod{ObjectMeta: meta("n", "q"), Spec: corev1.PodSpec{NodeName: "n2", ImagePullSecrets: []corev1.LocalObjectReference{{Name: "other"}}}})
-	a := New(s)
-	const unrelated = "no relationship found between node 'n1' and this object"
-	for _, test := range []struct {
-		verb, group, resource, subresource, namespace, name, fields string
-		allowed                                                     bool
-		reason                                                      string
-	}{
-		{verb: "get", resource: "secrets", namespace: "n", name: "pull", allowed: true},
-		{verb: "watch", resource: "secrets", namespace: "n", name: "vol", allowed: true},
-		{verb: "get", resource: "secrets", namespace: "n", name: "env", allowed: true},
-		{verb: "get", resource: "secrets", namespace: "n", name: "other", reason: unrelated},
-		{verb: "get", resource: "secrets", namespace: "m", name: "pull", reason: unrelated},
-		{verb: "list", resource: "secrets", namespace: "n", reason: "No Object name found"},
-		{verb: "update", resource: "secrets", namespace: "n", name: "pull", reason: "can only read resources of this type"},
-		{verb: "get", resource: "configmaps", namespace: "n", name: "cm", allowed: true},
-		{verb: "create", resource: "serviceaccounts", subresource: "token", namespace: "n", name: "sa", allowed: true},
-		{verb: "create", resource: "serviceaccounts", subresource: "token", namespace: "n", name: "default", reason: unrelated},
-		{verb: "get", resource: "nodes", name: "n1", allowed: true},
-		{verb: "get", resource: "nodes", name: "n2", reason: "node 'n1' cannot read 'n2', only its own Node object"},
-		{verb: "patch", resource: "nodes", subresource: "status", name: "n1", allowed: true},
-		{verb: "get", resource: "pods", namespace: "n", name: "q", reason: unrelated},
-		{verb: "list", resource: "pods", fields: "spec.nodeName=n1", allowed: true},
-		{verb: "watch", resource: "pods", fields: "spec.nodeName=n2", reason: "can only list/watch pods with spec.nodeName field selector for node 'n1'"},
-		{verb: "patch", resource: "pods", subresource: "status", namespace: "n", name: "p", allowed: true},
-		{verb: "update", group: "coordination.k8s.io", resource: "leases", namespace: "kube-node-lease", name: "n1", allowed: true},
-		{verb: "update", group: "coordination.k8s.io", resource: "leases", namespace: "kube-node-lease", name: "n2",
-			reason: "can only access node lease with the same name as the requesting node"},
-		{verb: "list", resource: "services", allowed: true},
-		{verb: "delete", resource: "services", namespace: "n", name: "s"},
-	} {
-		attributes := Attributes{
-			User: user("system:node:n1", "system:nodes"), Verb: test.verb, Group: test.group, Resource: test.resource,
-			Subresource: test.subresource, Namespace: test.namespace, Name: test.name, Fields: fields.ParseSelectorOrDie(test.fields),
-		}
-		allowed, reason, err := a.Authorize(t.Context(), &attributes)
-		if err != nil || allowed != test.allowed || reason != test.reason {
-			t.Errorf("%s: allowed %v, reason %q, error %v; want %v, %q", Describe(&attributes), allowed, reason, err, test.allowed, test.reason)
 		}
 	}
 }

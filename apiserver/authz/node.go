@@ -12,10 +12,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
+	"knarr.dev/api/devices"
 	"knarr.dev/api/resource"
+	"knarr.dev/api/storage"
 	"knarr.dev/apiserver/authn"
 )
 
@@ -32,8 +35,9 @@ func NodeName(user *call.Identity) string {
 
 // Node allows a node agent what the pods bound to its node need, and its own objects.
 //
-// See https://kubernetes.io/docs/reference/access-authn-authz/node/. What an agent may change of its objects is the
-// matter of the admission step NodeRestriction.
+// It follows the references from pods to secrets, config maps, claims, volumes and accounts in the server's caches. See
+// https://kubernetes.io/docs/reference/access-authn-authz/node/. What an agent may change of its objects is the matter of the
+// admission step NodeRestriction.
 type Node struct {
 	reader Reader
 	rules  []rbacv1.PolicyRule
@@ -42,6 +46,14 @@ type Node struct {
 // NewNode returns the node authorizer.
 func NewNode(reader Reader) *Node { return &Node{reader: reader, rules: nodeRules()} }
 
+// Kubernetes' reasons.
+const (
+	onlyIndividual = "can only get individual resources of this type"
+	onlyTokens     = "can only create tokens for individual service accounts"
+	noName         = "No Object name found"
+	onlyOwnSlices  = "can only list/watch/deletecollection resourceslices with nodeName field selector"
+)
+
 // Authorize implements Authorizer.
 func (n *Node) Authorize(ctx context.Context, a *Attributes) (bool, string, error) {
 	node := NodeName(a.User)
@@ -49,33 +61,38 @@ func (n *Node) Authorize(ctx context.Context, a *Attributes) (bool, string, erro
 		return false, "", nil
 	}
 	switch a.Group + "/" + a.Resource {
-	case "/secrets", "/configmaps", "/persistentvolumeclaims":
+	case "/secrets", "/configmaps":
 		return n.referenced(ctx, node, a)
+	case "/persistentvolumeclaims":
+		return n.claim(ctx, node, a)
+	case "/persistentvolumes", "storage.k8s.io/volumeattachments", "resource.k8s.io/resourceclaims":
+		return n.individual(ctx, node, a)
 	case "/serviceaccounts":
-		if a.Subresource == "token" {
-			return n.token(ctx, node, a)
-		}
-		if a.Verb == "get" && a.Subresource == "" {
-			return n.related(ctx, node, a, func(p *corev1.Pod) bool { return p.Spec.ServiceAccountName == a.Name })
-		}
+		return n.account(ctx, node, a)
 	case "/nodes":
-		return n.node(node, a)
+		if reads(a.Verb) && a.Subresource == "" {
+			return ownNode(node, a)
+		}
 	case "/pods":
-		return n.pod(ctx, node, a)
+		if reads(a.Verb) && a.Subresource == "" {
+			return n.pod(ctx, node, a)
+		}
 	case "coordination.k8s.io/leases":
 		return lease(node, a)
 	case "storage.k8s.io/csinodes":
-		if a.Verb != "create" && a.Name != node {
-			return false, fmt.Sprintf("can only access CSINode with the same name as the requesting node %s", quoted(node)), nil
-		}
+		return csiNode(node, a)
+	case "resource.k8s.io/resourceslices":
+		return n.slice(ctx, node, a)
 	}
-	for i := range n.rules {
-		if allows(&n.rules[i], a) {
-			return true, "", nil
-		}
-	}
-	return false, "", nil
+	return n.rule(a), "", nil
 }
+
+// rule applies the rules of system:node.
+func (n *Node) rule(a *Attributes) bool {
+	return slices.ContainsFunc(n.rules, func(r rbacv1.PolicyRule) bool { return allows(&r, a) })
+}
+
+func reads(verb string) bool { return verb == "get" || verb == "list" || verb == "watch" }
 
 func quoted(s string) string { return "'" + s + "'" }
 
@@ -83,235 +100,250 @@ func noRelation(node string) string {
 	return fmt.Sprintf("no relationship found between node %s and this object", quoted(node))
 }
 
-// related looks for a pod of the node, in the request's namespace, that is related to the object.
-func (n *Node) related(ctx context.Context, node string, a *Attributes, related func(*corev1.Pod) bool) (bool, string, error) {
-	found := false
-	err := n.reader.List(ctx, core.Pods.Kind, a.Namespace, func(o resource.Object) bool {
+// answer words a relation that was looked for.
+func answer(node string, found bool, err error) (bool, string, error) {
+	if found {
+		return true, "", nil
+	}
+	return false, noRelation(node), err
+}
+
+// related looks for a pod of the node, in a namespace, that is related to something. Mirror pods relate to nothing: agents make them.
+func (n *Node) related(ctx context.Context, node, namespace string, related func(*corev1.Pod) bool) (found bool, err error) {
+	err = n.reader.List(ctx, core.Pods.Kind, namespace, func(o resource.Object) bool {
 		p := core.Pods.Cast(o)
-		found = p.Spec.NodeName == node && related(p)
+		if p.Spec.NodeName != node {
+			return true
+		}
+		if _, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
+			found = related(p)
+		}
 		return !found
 	})
-	if !found {
-		return false, noRelation(node), err
-	}
-	return true, "", nil
+	return found, err
 }
 
 func (n *Node) referenced(ctx context.Context, node string, a *Attributes) (bool, string, error) {
-	if a.Subresource != "" && a.Resource != "persistentvolumeclaims" {
-		return false, "cannot read subresource", nil
-	}
-	switch a.Verb {
-	case "get", "list", "watch":
-	default:
-		if a.Resource == "persistentvolumeclaims" && a.Subresource == "status" {
-			break
-		}
+	switch {
+	case !reads(a.Verb):
 		return false, "can only read resources of this type", nil
+	case a.Subresource != "":
+		return false, "cannot read subresource", nil
+	case a.Name == "" || a.Namespace == "":
+		return false, noName, nil
 	}
-	if a.Name == "" || a.Namespace == "" {
-		return false, "No Object name found", nil
+	found, err := n.related(ctx, node, a.Namespace, func(p *corev1.Pod) bool { return References(p, a.Resource, a.Name) })
+	if err == nil && !found && a.Resource == "secrets" {
+		found, err = n.volumeSecret(ctx, node, a.Namespace, a.Name)
 	}
-	return n.related(ctx, node, a, func(p *corev1.Pod) bool { return References(p, a.Resource, a.Name) })
+	return answer(node, found, err)
 }
 
-func (n *Node) token(ctx context.Context, node string, a *Attributes) (bool, string, error) {
-	if a.Verb != "create" {
-		return false, "can only create tokens for individual service accounts", nil
+// volumeSecret says whether a volume that a pod of the node claims needs a secret.
+func (n *Node) volumeSecret(ctx context.Context, node, namespace, name string) (found bool, err error) {
+	var problem error
+	err = n.reader.List(ctx, core.PersistentVolumes.Kind, "", func(o resource.Object) bool {
+		v := core.PersistentVolumes.Cast(o)
+		if v.Spec.ClaimRef == nil || !volumeNeeds(v, namespace, name) {
+			return true
+		}
+		found, problem = n.volume(ctx, node, v)
+		return !found && problem == nil
+	})
+	if err == nil {
+		err = problem
+	}
+	return found, ignoreAbsent(err)
+}
+
+// ignoreAbsent is for kinds that the server does not serve: nothing refers through them.
+func ignoreAbsent(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// volume says whether a pod of the node claims a volume.
+func (n *Node) volume(ctx context.Context, node string, v *corev1.PersistentVolume) (bool, error) {
+	claim := v.Spec.ClaimRef
+	if claim == nil {
+		return false, nil
+	}
+	return n.related(ctx, node, claim.Namespace, func(p *corev1.Pod) bool { return References(p, "persistentvolumeclaims", claim.Name) })
+}
+
+func (n *Node) claim(ctx context.Context, node string, a *Attributes) (bool, string, error) {
+	switch a.Subresource {
+	case "":
+		if a.Verb != "get" {
+			return false, onlyIndividual, nil
+		}
+	case "status":
+		if a.Verb != "update" && a.Verb != "patch" {
+			return false, "can only get/update/patch this type", nil
+		}
+	default:
+		return false, "cannot get subresource", nil
 	}
 	if a.Name == "" {
-		return false, "can only create tokens for individual service accounts", nil
+		return false, noName, nil
 	}
-	return n.related(ctx, node, a, func(p *corev1.Pod) bool { return p.Spec.ServiceAccountName == a.Name })
+	found, err := n.related(ctx, node, a.Namespace, func(p *corev1.Pod) bool { return References(p, a.Resource, a.Name) })
+	return answer(node, found, err)
 }
 
-// node: an agent sees and writes its own Node; NodeRestriction names the node in a refused write, so writes pass here.
-func (n *Node) node(node string, a *Attributes) (bool, string, error) {
-	switch a.Verb {
-	case "create", "update", "patch":
-		return a.Subresource == "" || a.Subresource == "status", "", nil
-	case "get", "list", "watch":
-		if a.Subresource != "" {
-			return false, "", nil
-		}
-		if a.Name == node {
-			return true, "", nil
-		}
-		if a.Name == "" && a.Fields != nil {
-			if only, ok := a.Fields.RequiresExactMatch("metadata.name"); ok && only == node {
-				return true, "", nil
-			}
-		}
-		return false, fmt.Sprintf("node %s cannot read %s, only its own Node object", quoted(node), quotedOr(a.Name, "all nodes")), nil
+// individual is for kinds that an agent may get one by one.
+func (n *Node) individual(ctx context.Context, node string, a *Attributes) (bool, string, error) {
+	switch {
+	case a.Verb != "get":
+		return false, onlyIndividual, nil
+	case a.Subresource != "":
+		return false, "cannot get subresource", nil
+	case a.Name == "":
+		return false, noName, nil
 	}
-	return false, "", nil
+	var found bool
+	var err error
+	switch a.Resource {
+	case "persistentvolumes":
+		var o resource.Object
+		if o, err = n.reader.Get(ctx, core.PersistentVolumes.Kind, "", a.Name); err == nil {
+			found, err = n.volume(ctx, node, core.PersistentVolumes.Cast(o))
+		}
+	case "volumeattachments":
+		var o resource.Object
+		if o, err = n.reader.Get(ctx, storage.VolumeAttachments.Kind, "", a.Name); err == nil {
+			found = storage.VolumeAttachments.Cast(o).Spec.NodeName == node
+		}
+	case "resourceclaims":
+		found, err = n.related(ctx, node, a.Namespace, func(p *corev1.Pod) bool { return claimsDevices(p, a.Name) })
+	}
+	return answer(node, found, ignoreAbsent(err))
 }
 
-func quotedOr(name, otherwise string) string {
-	if name == "" {
-		return otherwise
+// claimsDevices says whether a pod uses a ResourceClaim.
+func claimsDevices(p *corev1.Pod, name string) bool {
+	for _, c := range p.Spec.ResourceClaims {
+		if c.ResourceClaimName != nil && *c.ResourceClaimName == name {
+			return true
+		}
 	}
-	return quoted(name)
+	for _, c := range p.Status.ResourceClaimStatuses {
+		if c.ResourceClaimName != nil && *c.ResourceClaimName == name {
+			return true
+		}
+	}
+	return p.Status.ExtendedResourceClaimStatus != nil && p.Status.ExtendedResourceClaimStatus.ResourceClaimName == name
+}
+
+func (n *Node) account(ctx context.Context, node string, a *Attributes) (bool, string, error) {
+	mine := func(p *corev1.Pod) bool { return p.Spec.ServiceAccountName == a.Name }
+	switch {
+	case a.Verb == "get" && a.Subresource == "":
+		if a.Name == "" {
+			return false, noName, nil
+		}
+	case a.Verb != "create" || a.Name == "":
+		return false, onlyTokens, nil
+	case a.Subresource != "token":
+		return false, "can only create token subresource of serviceaccount", nil
+	}
+	found, err := n.related(ctx, node, a.Namespace, mine)
+	return answer(node, found, err)
+}
+
+// ownNode: an agent sees its own Node. What it writes is the matter of NodeRestriction.
+func ownNode(node string, a *Attributes) (bool, string, error) {
+	if a.Name == node {
+		return true, "", nil
+	}
+	what := "all nodes"
+	if a.Name != "" {
+		what = quoted(a.Name)
+	}
+	return false, fmt.Sprintf("node %s cannot read %s, only its own Node object", quoted(node), what), nil
+}
+
+// only says whether a selector limits a field to one value.
+func only(selector fields.Selector, field, value string) bool {
+	if selector == nil {
+		return false
+	}
+	v, ok := selector.RequiresExactMatch(field)
+	return ok && v == value
 }
 
 func (n *Node) pod(ctx context.Context, node string, a *Attributes) (bool, string, error) {
-	switch {
-	case a.Verb == "get" && a.Subresource == "":
-		o, err := n.reader.Get(ctx, core.Pods.Kind, a.Namespace, a.Name)
-		if apierrors.IsNotFound(err) {
-			return true, "", nil // which the answer will say
-		}
-		if err != nil {
-			return false, "", err
-		}
-		if core.Pods.Cast(o).Spec.NodeName != node {
-			return false, noRelation(node), nil
+	if a.Name == "" {
+		switch {
+		case a.Verb == "get":
+			return false, noName, nil
+		case !only(a.Fields, "spec.nodeName", node):
+			return false, "can only list/watch pods with spec.nodeName field selector", nil
 		}
 		return true, "", nil
-	case a.Verb == "list" || a.Verb == "watch":
-		if a.Subresource != "" {
-			return false, "", nil
-		}
-		if a.Fields == nil {
-			return true, "", nil
-		}
-		if only, ok := a.Fields.RequiresExactMatch("spec.nodeName"); ok && only == node {
-			return true, "", nil
-		}
-		return false, fmt.Sprintf("can only list/watch pods with spec.nodeName field selector for node %s", quoted(node)), nil
 	}
-	for i := range n.rules {
-		if allows(&n.rules[i], a) {
-			return true, "", nil
-		}
+	o, err := n.reader.Get(ctx, core.Pods.Kind, a.Namespace, a.Name)
+	found := err == nil && core.Pods.Cast(o).Spec.NodeName == node
+	return answer(node, found, ignoreAbsent(err))
+}
+
+// ownWrites are the verbs for objects that an agent keeps itself.
+func ownWrites(verb string) bool {
+	switch verb {
+	case "get", "create", "update", "patch", "delete":
+		return true
 	}
-	return false, "", nil
+	return false
 }
 
 func lease(node string, a *Attributes) (bool, string, error) {
-	switch a.Verb {
-	case "get", "create", "update", "patch", "delete":
-	default:
+	switch {
+	case !ownWrites(a.Verb):
 		return false, "can only get, create, update, patch, or delete a node lease", nil
-	}
-	if a.Namespace != corev1.NamespaceNodeLease {
+	case a.Namespace != corev1.NamespaceNodeLease:
 		return false, fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease), nil
-	}
 	// The name of a new lease is not known here; NodeRestriction checks it.
-	if a.Verb != "create" && a.Name != node {
+	case a.Verb != "create" && a.Name != node:
 		return false, "can only access node lease with the same name as the requesting node", nil
 	}
 	return true, "", nil
 }
 
-// References tells whether a pod refers to the secret, configmap or persistentvolumeclaim of that name.
-func References(p *corev1.Pod, resource, name string) bool {
-	switch resource {
-	case "secrets":
-		return refersToSecret(p, name)
-	case "configmaps":
-		return refersToConfigMap(p, name)
-	case "persistentvolumeclaims":
-		return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
-			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name ||
-				v.Ephemeral != nil && p.Name+"-"+v.Name == name
-		})
-	}
-	return false
-}
-
-// environments calls f for the environment of every container until it returns true.
-func environments(p *corev1.Pod, f func([]corev1.EnvVar, []corev1.EnvFromSource) bool) bool {
-	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if f(list[i].Env, list[i].EnvFrom) {
-				return true
-			}
-		}
-	}
-	for i := range p.Spec.EphemeralContainers {
-		if c := &p.Spec.EphemeralContainers[i]; f(c.Env, c.EnvFrom) {
-			return true
-		}
-	}
-	return false
-}
-
-func refersToConfigMap(p *corev1.Pod, name string) bool {
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		if v.ConfigMap != nil && v.ConfigMap.Name == name {
-			return true
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, s := range v.Projected.Sources {
-			if s.ConfigMap != nil && s.ConfigMap.Name == name {
-				return true
-			}
-		}
-	}
-	return environments(p, func(env []corev1.EnvVar, from []corev1.EnvFromSource) bool {
-		for i := range env {
-			if s := env[i].ValueFrom; s != nil && s.ConfigMapKeyRef != nil && s.ConfigMapKeyRef.Name == name {
-				return true
-			}
-		}
-		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.ConfigMapRef != nil && s.ConfigMapRef.Name == name })
-	})
-}
-
-func refersToSecret(p *corev1.Pod, name string) bool {
-	for _, s := range p.Spec.ImagePullSecrets {
-		if s.Name == name {
-			return true
-		}
-	}
-	for i := range p.Spec.Volumes {
-		if volumeRefersToSecret(&p.Spec.Volumes[i], name) {
-			return true
-		}
-	}
-	return environments(p, func(env []corev1.EnvVar, from []corev1.EnvFromSource) bool {
-		for i := range env {
-			if s := env[i].ValueFrom; s != nil && s.SecretKeyRef != nil && s.SecretKeyRef.Name == name {
-				return true
-			}
-		}
-		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.SecretRef != nil && s.SecretRef.Name == name })
-	})
-}
-
-func volumeRefersToSecret(v *corev1.Volume, name string) bool {
-	local := func(r *corev1.LocalObjectReference) bool { return r != nil && r.Name == name }
+func csiNode(node string, a *Attributes) (bool, string, error) {
 	switch {
-	case v.Secret != nil:
-		return v.Secret.SecretName == name
-	case v.Projected != nil:
-		for _, s := range v.Projected.Sources {
-			if s.Secret != nil && s.Secret.Name == name {
-				return true
-			}
-		}
-	case v.CSI != nil:
-		return local(v.CSI.NodePublishSecretRef)
-	case v.AzureFile != nil:
-		return v.AzureFile.SecretName == name
-	case v.CephFS != nil:
-		return local(v.CephFS.SecretRef)
-	case v.Cinder != nil:
-		return local(v.Cinder.SecretRef)
-	case v.FlexVolume != nil:
-		return local(v.FlexVolume.SecretRef)
-	case v.ISCSI != nil:
-		return local(v.ISCSI.SecretRef)
-	case v.RBD != nil:
-		return local(v.RBD.SecretRef)
-	case v.ScaleIO != nil:
-		return local(v.ScaleIO.SecretRef)
-	case v.StorageOS != nil:
-		return local(v.StorageOS.SecretRef)
+	case !ownWrites(a.Verb):
+		return false, "can only get, create, update, patch, or delete a CSINode", nil
+	case a.Subresource != "":
+		return false, "cannot authorize CSINode subresources", nil
+	case a.Verb != "create" && a.Name != node:
+		return false, "can only access CSINode with the same name as the requesting node", nil
 	}
-	return false
+	return true, "", nil
+}
+
+func (n *Node) slice(ctx context.Context, node string, a *Attributes) (bool, string, error) {
+	switch {
+	case a.Subresource != "":
+		return false, "cannot authorize ResourceSlice subresources", nil
+	case a.Verb == "create": // NodeRestriction checks whose it is
+		return true, "", nil
+	case a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection":
+		if !only(a.Fields, "spec.nodeName", node) {
+			return false, onlyOwnSlices, nil
+		}
+		return true, "", nil
+	case !ownWrites(a.Verb):
+		return false, "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection", nil
+	case a.Name == "":
+		return false, noName, nil
+	}
+	o, err := n.reader.Get(ctx, devices.ResourceSlices.Kind, "", a.Name)
+	found := false
+	if err == nil {
+		of := devices.ResourceSlices.Cast(o).Spec.NodeName
+		found = of != nil && *of == node
+	}
+	return answer(node, found, ignoreAbsent(err))
 }

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -166,12 +167,12 @@ func (v *reviews) decide(ctx context.Context, user *call.Identity, about *author
 	if about != nil {
 		a.Verb, a.Group, a.Version, a.Resource = about.Verb, about.Group, about.Version, about.Resource
 		a.Subresource, a.Namespace, a.Name = about.Subresource, about.Namespace, about.Name
-		a.Fields = fieldsOf(about.FieldSelector)
+		a.Fields, a.Labels = fieldsOf(about.FieldSelector), labelsOf(about.LabelSelector)
 	} else {
 		a.Verb, a.Path = path.Verb, path.Path
 	}
-	allowed, reason, err := v.authorizer.Authorize(ctx, a)
-	status := authorizationv1.SubjectAccessReviewStatus{Allowed: allowed, Reason: reason}
+	decision, reason, err := authz.Decide(ctx, v.authorizer, a)
+	status := authorizationv1.SubjectAccessReviewStatus{Allowed: decision == authz.Allow, Denied: decision == authz.Deny, Reason: reason}
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}
@@ -193,6 +194,24 @@ func fieldsOf(f *authorizationv1.FieldSelectorAttributes) fields.Selector {
 		}
 	}
 	return fields.AndSelectors(terms...)
+}
+
+// labelsOf reads a selector; what it cannot read limits nothing.
+func labelsOf(l *authorizationv1.LabelSelectorAttributes) labels.Selector {
+	if l == nil {
+		return nil
+	}
+	if l.RawSelector != "" {
+		if selector, err := labels.Parse(l.RawSelector); err == nil {
+			return selector
+		}
+		return nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: l.Requirements})
+	if err != nil {
+		return nil
+	}
+	return selector
 }
 
 func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Request) (resource.Object, error) {
