@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	if err := r.checkPlace(o, obj); err != nil {
 		return nil, err
 	}
-	if obj.GetResourceVersion() != "" && !o.DryRun { // which storage refuses
+	if rv, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err == nil && rv != 0 && !o.DryRun { // which storage refuses
 		return nil, errStatus500("resourceVersion should not be set on objects to be created")
 	}
 	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
@@ -132,7 +133,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		if _, err := r.current(ctx, o.Namespace, hub.GetName()); err == nil {
 			return nil, exists
 		}
-		e, err := r.dry(key, hub, 0).As(r.kind)
+		e, err := r.unwritten(key, hub).As(r.kind)
 		return &answer{entry: e, created: true}, err
 	}
 	e, _, err := r.write(ctx, key, hub, store.Absent)

@@ -88,6 +88,11 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 		e = cur
 	case stays:
 		e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision)
+	case r.hub.Grace != nil && !r.unchanged(obj, cur):
+		// Watchers see such objects being deleted before they are gone.
+		if e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision); err == nil {
+			e, rec, err = r.remove(ctx, cur.Key, e.Object.DeepCopyObject().(resource.Object), e.Revision)
+		}
 	default:
 		e, rec, err = r.remove(ctx, cur.Key, obj, cur.Revision)
 	}

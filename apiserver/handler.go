@@ -49,20 +49,10 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		}
 		return
 	}
-	choose := negotiate
-	if sc.info.verb == "watch" {
-		choose = negotiateWatch
-	}
-	form, err := choose(r, protoKind(reg.kind))
-	if err == nil && form.as != "" && reg.kind.Virtual && sc.info.verb == "create" {
-		err = onlyMedia(representations)
-	}
+	form, err := s.chooseForm(w, r, reg)
 	if err != nil {
 		writeError(w, r, err)
 		return
-	}
-	if text := deprecated(reg.kind); text != "" {
-		addWarnings(w, []string{text})
 	}
 	q, warnings, err := s.decodeRequest(w, r, reg)
 	if err != nil {
@@ -99,6 +89,34 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		recordAnswer(sc.record, reg, q.Subresource, a)
 	}
 	s.writeAnswer(w, r, reg, form, a)
+}
+
+// chooseForm finds the form of the answer. A request whose media types no handler takes gets no warning about its kind.
+func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registry) (accepted, error) {
+	sc := scopeOf(r)
+	if sc.info.verb == "patch" {
+		if _, err := patchType(r, reg.kind); err != nil {
+			return accepted{}, err
+		}
+	}
+	choose := negotiate
+	if sc.info.verb == "watch" {
+		choose = negotiateWatch
+	}
+	form, err := choose(r, protoKind(reg.kind))
+	if err == nil && form.as != "" && reg.kind.Virtual && sc.info.verb == "create" {
+		err = onlyMedia(representations)
+	}
+	if text := deprecated(reg.kind); text != "" && !unroutable(err) {
+		addWarnings(w, []string{text})
+	}
+	return form, err
+}
+
+// unroutable says that err is that of a form which no handler has, as opposed to one that the resource has not.
+func unroutable(err error) bool {
+	var status *apierrors.StatusError
+	return errors.As(err, &status) && status.ErrStatus.Code == http.StatusNotAcceptable && status.ErrStatus.Details != nil
 }
 
 // deprecated is the warning with every answer about a kind that has a successor.
@@ -493,8 +511,11 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	if stated.Version == "" {
 		stated.Group, stated.Version = want.Group, want.Version
 	}
+	if q.Subresource == "eviction" && stated.Group == want.Group && stated.Kind == want.Kind && stated.Version == "v1beta1" {
+		stated = want // it reads the same
+	}
 	if stated != want {
-		return nil, wrongKind(stated, want)
+		return nil, s.wrongKind(stated, want)
 	}
 	d, err := codec.Decode(media, body, obj)
 	if err != nil {

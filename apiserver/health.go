@@ -83,8 +83,6 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	case path == "metrics":
 		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	case first == "debug" && s.serveProfile(w, r, rest):
-	case s.servesVersion(scopeOf(r).info):
-		writeError(w, r, notFoundPath())
 	default:
 		http.NotFound(w, r)
 	}

@@ -80,6 +80,21 @@ func (s *Server) ownUpdate(r *registry, o *operation, obj resource.Object, cur *
 	return nil
 }
 
+// ownAsked records who asked to change which field through a subresource that a hook serves.
+func (r *registry) ownAsked(o *operation, live, asked resource.Object) error {
+	m, err := r.server.fields.Of(r.kind, o.Subresource)
+	if err != nil {
+		return err
+	}
+	o.applied, o.owners = true, nil
+	if err := m.Update(live, asked, o.manager()); err != nil {
+		r.server.unowned(r, asked, err)
+		return nil
+	}
+	o.owners = asked.GetManagedFields()
+	return nil
+}
+
 // ownScale records who changed the replicas of an object through its scale.
 func (s *Server) ownScale(r *registry, o *operation, obj, live resource.Object) error {
 	translation, err := s.fields.NewScale(r.kind, live.GetManagedFields())

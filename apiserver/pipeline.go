@@ -223,6 +223,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if s.servesVersion(info) {
+		writeError(w, r, notFoundPath())
+		return
+	}
 	if h := s.pathHandler(r.URL.Path); h != nil {
 		h.ServeHTTP(w, r)
 		return

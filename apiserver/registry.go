@@ -140,7 +140,7 @@ func (r *registry) status(name string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 	}
-	return apierrors.NewInternalError(err)
+	return errStatus500(err.Error())
 }
 
 // Messages of Kubernetes for stale updates.
@@ -281,6 +281,14 @@ func (r *registry) dry(key string, obj resource.Object, revision int64) *watchca
 		obj.SetResourceVersion(strconv.FormatInt(revision, 10))
 	}
 	return watchcache.NewEntry(r.hub, key, obj, revision)
+}
+
+// unwritten is the entry of a creation that does not happen: it keeps the resourceVersion that storage would have refused.
+func (r *registry) unwritten(key string, obj resource.Object) *watchcache.Entry {
+	if rv, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err != nil || rv == 0 {
+		obj.SetResourceVersion("")
+	}
+	return watchcache.NewEntry(r.hub, key, obj, 0)
 }
 
 // admitted is the admission request of an operation.

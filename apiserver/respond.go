@@ -41,9 +41,51 @@ func (v validationErrors) err() error {
 	return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind(v.kind).GroupKind(), "", v.errs)
 }
 
-func wrongKind(got, want schema.GroupVersionKind) error {
+// wrongKind is the error for a body of another kind than the resource's, which the server may know too.
+func (s *Server) wrongKind(got, want schema.GroupVersionKind) error {
+	if s.knows(got) {
+		return unconvertible(got, want)
+	}
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"",
 		got.Kind, got.Version, want.Kind, got.Kind, got.GroupVersion()))
+}
+
+func unconvertible(got, want schema.GroupVersionKind) error {
+	group, _, _ := strings.Cut(want.Group, ".")
+	switch group {
+	case "", "events":
+		group = "core"
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s.%s) to (%s.%s): unknown conversion",
+		got.Kind, got.Version, want.Kind, got.Version, got.Kind, group, want.Kind))
+}
+
+// knows says that a kind is one that the server has a use for: that of a resource, a subresource, a list or a request's options.
+func (s *Server) knows(gvk schema.GroupVersionKind) bool {
+	if !s.versions[gvk.GroupVersion()] {
+		return false
+	}
+	switch gvk.Kind {
+	case "CreateOptions", "UpdateOptions", "PatchOptions", "DeleteOptions", "GetOptions", "ListOptions", "WatchEvent":
+		return true
+	case "Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "List", "Binding", "RangeAllocation", "SerializedReference",
+		"PodExecOptions", "PodAttachOptions", "PodLogOptions", "PodPortForwardOptions", "PodProxyOptions", "NodeProxyOptions", "ServiceProxyOptions", "PodStatusResult":
+		if gvk.GroupVersion() == (schema.GroupVersion{Version: "v1"}) {
+			return true
+		}
+	case "Eviction", "Scale", "TokenRequest":
+		switch gvk.Group {
+		case "policy", "autoscaling", "apps", "authentication.k8s.io":
+			return true
+		}
+	}
+	name, isList := strings.CutSuffix(gvk.Kind, "List")
+	for k := range s.registries {
+		if k.GroupVersion() == gvk.GroupVersion() && (k.Kind == gvk.Kind || isList && k.Kind == name && !k.Virtual) {
+			return true
+		}
+	}
+	return false
 }
 
 // unrecognized is the error for a body that is no object.
@@ -77,7 +119,7 @@ func statusOf(err error) *metav1.Status {
 	if errors.As(err, &api) {
 		s = api.Status()
 	} else {
-		s = apierrors.NewInternalError(err).Status()
+		s = metav1.Status{Message: err.Error()}
 	}
 	s.TypeMeta = metav1.TypeMeta{}
 	if s.Status == "" {

@@ -11,6 +11,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
@@ -98,6 +99,11 @@ func (r *registry) updateSub(ctx context.Context, o *operation, body func(*watch
 		obj, err := body(old)
 		if err != nil {
 			return nil, err
+		}
+		if o.PatchType != types.ApplyYAMLPatchType { // who asks for a field owns it, even if the subresource has no part in it
+			if err := r.ownAsked(o, old.Object, obj); err != nil {
+				return nil, err
+			}
 		}
 		stored := old.Object.DeepCopyObject().(resource.Object)
 		if err := h.Update(ctx, obj, stored); err != nil {

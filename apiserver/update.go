@@ -84,8 +84,8 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
 	switch {
 	case gone && !o.DryRun:
-		last := hub.DeepCopyObject().(resource.Object)
-		_, rec, err := r.remove(ctx, key, hub, cur.Revision)
+		last := cur.Object.DeepCopyObject().(resource.Object) // watchers see the state that was stored
+		_, rec, err := r.remove(ctx, key, last, cur.Revision)
 		if errors.Is(err, store.ErrConflict) {
 			next, again, err = r.retry(o, rec, unconditional)
 			return nil, next, again, err
@@ -94,7 +94,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 			return nil, nil, false, err
 		}
 		o.done = true
-		e, err := r.dry(key, last, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
+		e, err := r.dry(key, hub, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
 		return &answer{entry: e}, nil, false, err
 	case r.noop(hub, cur) && (o.DryRun || !r.stale(ctx, key)):
 		return &answer{entry: served}, nil, false, nil
@@ -129,7 +129,7 @@ func (r *registry) retry(o *operation, rec store.Record, unconditional bool) (*w
 
 // checkRevision compares uid and resourceVersion of an update with the stored object.
 func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchcache.Entry) (unconditional bool, err error) {
-	if uid := obj.GetUID(); uid != "" && uid != cur.Object.GetUID() {
+	if uid := obj.GetUID(); uid != "" && uid != cur.Object.GetUID() && o.Verb != "patch" { // of a patch, validation says so
 		return false, apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
 			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s",
 			cur.Key, uid, cur.Object.GetUID()))
@@ -157,7 +157,9 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 // form, ready to be stored.
 func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource.Object, cur *watchcache.Entry) (resource.Object, error) {
 	old := cur.Object
-	obj.SetUID(old.GetUID())
+	if obj.GetUID() == "" {
+		obj.SetUID(old.GetUID())
+	}
 	obj.SetResourceVersion(old.GetResourceVersion())
 	obj.SetSelfLink("")
 	if err := r.server.ownUpdate(r, o, obj, cur); err != nil {
@@ -177,8 +179,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		hub.SetGeneration(old.GetGeneration())
 	}
 	hub.SetCreationTimestamp(old.GetCreationTimestamp())
-	hub.SetDeletionTimestamp(old.GetDeletionTimestamp())
-	hub.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	keepDeletion(hub, old)
 	if o.Subresource == "status" {
 		asked := objectMeta(hub)
 		r.hub.Status.Prepare(hub, old)
@@ -208,6 +209,17 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		r.redefault(hub)
 	}
 	return hub, nil
+}
+
+// keepDeletion makes sure that an update does not take back a deletion. That it does not begin one either is the matter of
+// validation.
+func keepDeletion(obj, old resource.Object) {
+	if at := old.GetDeletionTimestamp(); at != nil {
+		obj.SetDeletionTimestamp(at)
+	}
+	if grace := old.GetDeletionGracePeriodSeconds(); grace != nil && obj.GetDeletionGracePeriodSeconds() == nil {
+		obj.SetDeletionGracePeriodSeconds(grace)
+	}
 }
 
 func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {

@@ -39,7 +39,7 @@ var Events = resource.WithList(resource.Define(resource.Definition[corev1.Event]
 			}
 			return age(e.FirstTimestamp, now)
 		}},
-		{Name: "Count", Wide: true, Value: func(e *corev1.Event, _ time.Time) any { return int64(max(1, e.Count)) }},
+		{Name: "Count", Wide: true, Value: func(e *corev1.Event, _ time.Time) any { return eventCount(e) }},
 		{Name: "Name", Wide: true, Value: func(e *corev1.Event, _ time.Time) any { return e.Name }},
 	},
 	Fields: eventFields,
@@ -80,4 +80,12 @@ func eventSource(e *corev1.Event) string {
 		return strings.Trim(e.ReportingController+", "+e.ReportingInstance, ", ")
 	}
 	return strings.Trim(e.Source.Component+", "+e.Source.Host, ", ")
+}
+
+// eventCount is how often an event happened: single events of the new API have no count.
+func eventCount(e *corev1.Event) int64 {
+	if e.Series != nil {
+		return int64(e.Series.Count)
+	}
+	return int64(max(1, e.Count))
 }

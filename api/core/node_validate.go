@@ -109,9 +109,6 @@ func validateNodeUpdate(n, old *corev1.Node) (problems field.ErrorList) {
 }
 
 func nodeWarnings(n *corev1.Node) (out []string) {
-	if n.Spec.ConfigSource != nil {
-		out = append(out, "spec.configSource: the feature is no longer supported")
-	}
 	if n.Spec.DoNotUseExternalID != "" {
 		out = append(out, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
 	}

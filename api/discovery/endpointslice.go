@@ -46,7 +46,7 @@ var EndpointSlices = resource.WithList(resource.Define(resource.Definition[disco
 			s.Generation++
 		}
 	},
-	Validate: validateSlice,
+	ValidateCreate: func(s *discoveryv1.EndpointSlice) field.ErrorList { return validateSlice(s, true) },
 	Warnings: func(s *discoveryv1.EndpointSlice) []string {
 		if s.AddressType == discoveryv1.AddressTypeFQDN {
 			return []string{"spec.addressType: FQDN endpoints are deprecated"}
@@ -54,7 +54,9 @@ var EndpointSlices = resource.WithList(resource.Define(resource.Definition[disco
 		return nil
 	},
 	ValidateUpdate: func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
-		return apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))
+		// What an update does not touch is not judged anew.
+		problems := validateSlice(s, !equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints))
+		return append(problems, apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
 	},
 	Columns: []resource.Column[discoveryv1.EndpointSlice]{
 		{Name: "AddressType", Value: func(s *discoveryv1.EndpointSlice, _ time.Time) any { return string(s.AddressType) }},

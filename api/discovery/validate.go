@@ -28,7 +28,7 @@ func dropTopology(s *discoveryv1.EndpointSlice) {
 	}
 }
 
-func validateSlice(s *discoveryv1.EndpointSlice) field.ErrorList {
+func validateSlice(s *discoveryv1.EndpointSlice, endpoints bool) field.ErrorList {
 	var problems field.ErrorList
 	known := []discoveryv1.AddressType{discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6}
 	switch s.AddressType {
@@ -39,6 +39,9 @@ func validateSlice(s *discoveryv1.EndpointSlice) field.ErrorList {
 		problems = append(problems, field.NotSupported(field.NewPath("addressType"), s.AddressType, known))
 	}
 	at := field.NewPath("endpoints")
+	if !endpoints {
+		return append(problems, validatePorts(s.Ports, field.NewPath("ports"))...)
+	}
 	if len(s.Endpoints) > endpointsMax {
 		return append(problems, field.TooMany(at, len(s.Endpoints), endpointsMax))
 	}
@@ -135,11 +138,6 @@ func validatePorts(ports []discoveryv1.EndpointPort, at *field.Path) (problems f
 			problems = append(problems, field.Required(at.Child("protocol"), ""))
 		case *p.Protocol != corev1.ProtocolTCP && *p.Protocol != corev1.ProtocolUDP && *p.Protocol != corev1.ProtocolSCTP:
 			problems = append(problems, field.NotSupported(at.Child("protocol"), *p.Protocol, []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}))
-		}
-		if p.Port != nil {
-			for _, m := range validation.IsValidPortNum(int(*p.Port)) {
-				problems = append(problems, field.Invalid(at.Child("port"), *p.Port, m))
-			}
 		}
 		if p.AppProtocol != nil {
 			for _, m := range validation.IsQualifiedName(*p.AppProtocol) {

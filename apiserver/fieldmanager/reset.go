@@ -13,6 +13,10 @@ import (
 // whatever it asks for, and does not come to own: status for writes of the object itself, spec for writes of its status.
 func resets(kind *resource.Kind, subresource string) [][]string {
 	switch {
+	case kind.Kind == "CertificateSigningRequest" && kind.Group == "certificates.k8s.io":
+		return map[string][][]string{
+			"": {{"spec"}, {"status"}}, "status": {{"spec"}, {"status", "conditions"}}, "approval": {{"spec"}, {"status", "certificate"}},
+		}[subresource]
 	case subresource == "" && kind.Status != nil:
 		return [][]string{{"status"}}
 	case subresource != "status":

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -33,7 +32,7 @@ func Binding(store Store) Hook {
 			return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
 		}
 		if errs := bindingProblems(binding); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(core.Pods.GroupVersionKind.GroupKind(), "", errs)
+			return nil, errs.ToAggregate()
 		}
 		_, err := store.Update(ctx, core.Pods.Kind, r.Namespace, name, r.DryRun, func(o resource.Object) error {
 			return bind(core.Pods.Cast(o), binding)
@@ -95,28 +94,6 @@ func setCondition(pod *corev1.Pod, c corev1.PodCondition) {
 		return
 	}
 	pod.Status.Conditions = append(pod.Status.Conditions, c)
-}
-
-// Eviction returns the hook of pods/eviction: a deletion that budgets may refuse.
-func Eviction(store Store) Hook {
-	return Hook{Kind: core.Pods.Kind, Subresource: "eviction", Create: func(ctx context.Context, _ *call.Identity, r *call.Request) (resource.Object, error) {
-		eviction, ok := r.Object.(*policyv1.Eviction)
-		if !ok {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Eviction object: %T", r.Object))
-		}
-		if eviction.Name != r.Name {
-			return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
-		}
-		options := eviction.DeleteOptions
-		if options == nil {
-			options = &metav1.DeleteOptions{}
-		}
-		_, err := store.Do(ctx, &call.Request{
-			Verb: "delete", Kind: core.Pods.Kind, Namespace: r.Namespace, Name: r.Name,
-			DryRun: r.DryRun || len(options.DryRun) > 0, Delete: options,
-		})
-		return nil, err
-	}}
 }
 
 func invalidPod(name string, problems field.ErrorList) error {
