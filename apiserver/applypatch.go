@@ -14,11 +14,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/resource"
@@ -27,41 +30,111 @@ import (
 // maxPatchOperations bounds a JSON patch.
 const maxPatchOperations = 10000
 
-// applyPatch returns the JSON of an object with a patch. shape is an object of its type.
-func applyPatch(kind types.PatchType, object, patch []byte, shape resource.Object) ([]byte, error) {
-	switch kind {
+// jsonPatchOp is one operation of a JSON patch, to check its form.
+type jsonPatchOp struct {
+	Op    string `json:"op"`
+	From  string `json:"from"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// jsonPatched returns the JSON of an object with the request's JSON patch or JSON merge patch, and the unknown and repeated
+// fields of the patch itself if the client wants to know.
+func (o *operation) jsonPatched(object []byte) (after []byte, strict []error, err error) {
+	wanted := o.FieldValidation != metav1.FieldValidationIgnore
+	undecodable := func(err error) error {
+		// The names of types are those that clients know.
+		return apierrors.NewBadRequest("error decoding patch: " + strings.ReplaceAll(err.Error(), "apiserver.jsonPatchOp", "handlers.jsonPatchOp"))
+	}
+	switch o.PatchType {
 	case types.JSONPatchType:
-		operations, err := jsonpatch.DecodePatch(patch)
+		if wanted {
+			var form []jsonPatchOp
+			if strict, err = kjson.UnmarshalStrict(o.Patch, &form); err != nil {
+				return nil, nil, undecodable(err)
+			}
+			for i := range strict {
+				strict[i] = fmt.Errorf("json patch %w", strict[i])
+			}
+		}
+		operations, err := jsonpatch.DecodePatch(o.Patch)
 		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
+			return nil, nil, apierrors.NewBadRequest(err.Error())
 		}
 		if len(operations) > maxPatchOperations {
-			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
+			return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
 				"The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(operations)))
 		}
-		out, err := operations.Apply(object)
-		if err != nil {
-			return nil, unprocessable()
+		if after, err = operations.Apply(object); err != nil {
+			return nil, nil, unprocessable()
 		}
-		return out, nil
+		return after, strict, nil
 	case types.MergePatchType:
-		if !json.Valid(patch) {
-			var v any
-			return nil, apierrors.NewBadRequest("error decoding patch: " + json.Unmarshal(patch, &v).Error())
+		if wanted {
+			if strict, err = kjson.UnmarshalStrict(o.Patch, &map[string]any{}); err != nil {
+				return nil, nil, undecodable(err)
+			}
 		}
-		out, err := jsonpatch.MergePatch(object, patch)
+		after, err = jsonpatch.MergePatch(object, o.Patch)
 		if errors.Is(err, jsonpatch.ErrBadJSONPatch) {
-			return nil, apierrors.NewBadRequest(err.Error())
+			return nil, nil, apierrors.NewBadRequest(err.Error())
 		}
-		return out, err
-	case types.StrategicMergePatchType:
-		out, err := strategicpatch.StrategicMergePatch(object, patch, shape)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-		return out, nil
+		return after, strict, err
 	}
-	return nil, unsupportedPatch()
+	return nil, nil, unsupportedPatch()
+}
+
+// strategicMerge merges the request's patch into old by the rules of obj's type, which gets the outcome.
+func (o *operation) strategicMerge(gvk schema.GroupVersionKind, old, obj resource.Object) error {
+	wanted := o.FieldValidation != metav1.FieldValidationIgnore
+	patch := map[string]any{}
+	strict, err := kjson.UnmarshalStrict(o.Patch, &patch)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if !wanted {
+		strict = nil
+	}
+	shown := fmt.Sprintf("%+v", patch) // before the merge, which changes it
+	before, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
+	if err != nil {
+		return err
+	}
+	after, err := strategicpatch.StrategicMergeMapPatch(before, patch, obj)
+	if err != nil {
+		return badMerge(err)
+	}
+	invalid := func(problem error) error {
+		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), shown, problem.Error())})
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(after, obj, wanted); err != nil {
+		problem, isStrict := runtime.AsStrictDecodingError(err)
+		if !isStrict {
+			return invalid(err)
+		}
+		strict = append(strict, problem.Errors()...)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
+		return invalid(runtime.NewStrictDecodingError(strict))
+	}
+	return o.strict(gvk, strict)
+}
+
+// badMerge is the error for a strategic merge patch that cannot be merged.
+func badMerge(err error) error {
+	for _, form := range []error{
+		mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
+		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat,
+	} {
+		if errors.Is(err, form) {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
+	if errors.Is(err, mergepatch.ErrNoListOfLists) {
+		return unprocessable()
+	}
+	return errStatus500(err.Error())
 }
 
 // decodeApply decodes the configuration of server-side apply, and finds repeated keys.
@@ -108,13 +181,6 @@ func unprocessable() error {
 }
 
 // badPatch is the error for a patch whose outcome is no object of the kind.
-func badPatch(kind types.PatchType, patch, after []byte, problem error) error {
-	value := string(after)
-	if kind == types.StrategicMergePatchType {
-		var asMap map[string]any
-		if json.Unmarshal(patch, &asMap) == nil {
-			value = fmt.Sprintf("%+v", asMap)
-		}
-	}
-	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), value, problem.Error())})
+func badPatch(after []byte, problem error) error {
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(after), problem.Error())})
 }

@@ -257,6 +257,9 @@ func (r *registry) deleteCollection(ctx context.Context, o *operation) (*answer,
 	if err := checkDeleteOptions(options); err != nil {
 		return nil, err
 	}
+	if o.ResourceVersion != "" && o.ResourceVersion != "0" && o.ResourceVersionMatch == "" && o.Continue == "" {
+		o.ResourceVersionMatch = metav1.ResourceVersionMatchExact
+	}
 	listed, err := r.list(ctx, o)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +20,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -289,8 +286,10 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	case "list", "watch":
 		return q, nil, listOptions(q, query)
 	}
-	if err := writeOptions(q, query, i.verb); err != nil {
-		return nil, nil, err
+	if i.verb != "delete" && i.verb != "deletecollection" {
+		if err := writeOptions(q, query); err != nil {
+			return nil, nil, err
+		}
 	}
 	var warnings []string
 	if i.verb == "patch" {
@@ -357,121 +356,6 @@ func managerOf(agent string) string {
 	}, name)
 	return name[:min(len(name), validation.FieldManagerMaxLength)]
 }
-
-func listOptions(q *call.Request, query url.Values) error {
-	var err error
-	number := func(name string) int64 {
-		s := query.Get(name)
-		if s == "" || err != nil {
-			return 0
-		}
-		var n int64
-		if n, err = strconv.ParseInt(s, 10, 64); err != nil {
-			err = apierrors.NewBadRequest(err.Error())
-		}
-		return n
-	}
-	q.Limit = number("limit")
-	q.Timeout = time.Duration(number("timeoutSeconds")) * time.Second
-	if err != nil {
-		return err
-	}
-	if s := query.Get("labelSelector"); s != "" {
-		if q.Labels, err = labels.Parse(s); err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-	}
-	if s := query.Get("fieldSelector"); s != "" {
-		if q.Fields, err = fields.ParseSelector(s); err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-	}
-	q.Continue, q.ResourceVersion = query.Get("continue"), query.Get("resourceVersion")
-	q.ResourceVersionMatch = metav1.ResourceVersionMatch(query.Get("resourceVersionMatch"))
-	q.AllowBookmarks = truthy(query.Get("allowWatchBookmarks"))
-	if query.Has("sendInitialEvents") {
-		b := truthy(query.Get("sendInitialEvents"))
-		q.SendInitialEvents = &b
-	}
-	return nil
-}
-
-// writeOptions reads and checks the options of create, update and patch.
-func writeOptions(q *call.Request, query url.Values, verb string) error {
-	q.FieldManager, q.FieldValidation = query.Get("fieldManager"), query.Get("fieldValidation")
-	dryRun := query["dryRun"]
-	if len(dryRun) == 1 && dryRun[0] == "" {
-		dryRun = nil
-	}
-	q.DryRun = len(dryRun) > 0
-	q.Force = truthy(query.Get("force"))
-	var problems = validationErrors{}
-	switch verb {
-	case "create":
-		problems = validationErrors{"CreateOptions", validation.ValidateCreateOptions(&metav1.CreateOptions{
-			DryRun: dryRun, FieldManager: q.FieldManager, FieldValidation: q.FieldValidation})}
-	case "update":
-		problems = validationErrors{"UpdateOptions", validation.ValidateUpdateOptions(&metav1.UpdateOptions{
-			DryRun: dryRun, FieldManager: q.FieldManager, FieldValidation: q.FieldValidation})}
-	case "patch":
-		return nil // patchOptions, when the type of the patch is known
-	case "delete", "deletecollection":
-		problems = validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(&metav1.DeleteOptions{DryRun: dryRun})}
-	}
-	return problems.err()
-}
-
-// patchOptions checks the options of a patch.
-func patchOptions(q *call.Request, query url.Values) error {
-	options := &metav1.PatchOptions{FieldManager: q.FieldManager, FieldValidation: q.FieldValidation}
-	if dryRun := query["dryRun"]; len(dryRun) != 1 || dryRun[0] != "" {
-		options.DryRun = dryRun
-	}
-	if query.Has("force") {
-		options.Force = &q.Force
-	}
-	return validationErrors{"PatchOptions", validation.ValidatePatchOptions(options, q.PatchType)}.err()
-}
-
-// deleteOptions reads the options of a deletion from body and query; the body wins.
-func deleteOptions(q *call.Request, r *http.Request, body []byte) error {
-	q.Delete = &metav1.DeleteOptions{}
-	if len(body) > 0 {
-		media, err := bodyMedia(r)
-		if err != nil {
-			return err
-		}
-		d, err := codec.Decode(media, body, &deleteBody{q.Delete})
-		if err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-		if d.Kind.Kind != "" && d.Kind.Kind != "DeleteOptions" {
-			return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
-		}
-		q.DryRun = q.DryRun || len(q.Delete.DryRun) > 0
-		return validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(q.Delete)}.err()
-	}
-	query := r.URL.Query()
-	if s := query.Get("gracePeriodSeconds"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-		q.Delete.GracePeriodSeconds = &n
-	}
-	if s := query.Get("propagationPolicy"); s != "" {
-		policy := metav1.DeletionPropagation(s)
-		q.Delete.PropagationPolicy = &policy
-	}
-	if query.Has("orphanDependents") {
-		b := truthy(query.Get("orphanDependents"))
-		q.Delete.OrphanDependents = &b //nolint:staticcheck // clients still send it
-	}
-	return validationErrors{"DeleteOptions", validation.ValidateDeleteOptions(q.Delete)}.err()
-}
-
-// deleteBody gives DeleteOptions the methods of a runtime.Object with protobuf.
-type deleteBody struct{ *metav1.DeleteOptions }
 
 // bodyOf is an empty body for a write to a resource or subresource.
 func bodyOf(k *resource.Kind, subresource string) (resource.Object, error) {

@@ -57,7 +57,7 @@ func decodeContinue(token, prefix string) (after string, revision int64, err err
 	}
 	switch {
 	case c.Version != continueVersion:
-		return bad("continue key is not valid: server does not recognize this encoded version %q", c.Version)
+		return bad("continue key is not valid: server does not recognize this encoded version %v", c.Version)
 	case c.Revision == 0:
 		return bad("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
 	case c.Start == "":
@@ -154,7 +154,7 @@ func (r *registry) listState(ctx context.Context, q *call.Request, prefix string
 	}
 	revision, err := parseRevision(q.ResourceVersion)
 	if err != nil {
-		return nil, "", err
+		return nil, "", apierrors.NewBadRequest("invalid resource version: " + err.Error())
 	}
 	if q.ResourceVersionMatch == metav1.ResourceVersionMatchExact || q.ResourceVersionMatch == "" && q.Limit > 0 {
 		s, err := r.exact(ctx, revision)
@@ -200,6 +200,7 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 		Watch: watching, ResourceVersion: q.ResourceVersion, ResourceVersionMatch: q.ResourceVersionMatch,
 		SendInitialEvents: q.SendInitialEvents, Continue: q.Continue, Limit: q.Limit, AllowWatchBookmarks: q.AllowBookmarks,
 	}
+	metainternal.SetListOptionsDefaults(opts, true)
 	if errs := internalvalidation.ValidateListOptions(opts, true); len(errs) > 0 {
 		return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind("ListOptions").GroupKind(), "", errs)
 	}

@@ -36,8 +36,8 @@ type acceptClause struct {
 
 // negotiate chooses the first form of the Accept header that the server has.
 func negotiate(r *http.Request, proto bool) (accepted, error) {
-	pretty := truthy(r.URL.Query().Get("pretty"))
-	if !r.URL.Query().Has("pretty") {
+	pretty, _ := strconv.ParseBool(r.URL.Query().Get("pretty"))
+	if r.URL.Query().Get("pretty") == "" {
 		agent := r.UserAgent()
 		pretty = strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
 	}

@@ -86,6 +86,9 @@ func (r *registry) patched(o *operation, old resource.Object) (resource.Object, 
 	if err != nil {
 		return nil, err
 	}
+	if obj.GetName() == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", o.Name))
+	}
 	if obj.GetName() != o.Name {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), o.Name))
 	}
@@ -134,29 +137,39 @@ func (r *registry) merged(o *operation, old resource.Object) (resource.Object, e
 
 // patchInto decodes old with the request's patch into obj, and reports unknown fields as the client wants it.
 func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj resource.Object) error {
+	if o.PatchType == types.StrategicMergePatchType {
+		return o.strategicMerge(gvk, old, obj)
+	}
 	before, err := codec.EncodeJSON(gvk, old)
 	if err != nil {
 		return err
 	}
-	after, err := applyPatch(o.PatchType, before, o.Patch, obj)
+	after, strict, err := o.jsonPatched(before)
 	if err != nil {
 		return err
 	}
 	stated, err := codec.PeekKind(codec.JSON, after)
 	if err != nil {
-		return badPatch(o.PatchType, o.Patch, after, err)
+		return badPatch(after, err)
+	}
+	if stated.Kind == "" {
+		stated.Kind = gvk.Kind
+	}
+	if stated.Version == "" {
+		stated.Group, stated.Version = gvk.Group, gvk.Version
 	}
 	if stated != gvk {
-		return badPatch(o.PatchType, o.Patch, after, fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", stated.Kind, stated.GroupVersion()))
+		return badPatch(after, r.server.unconvertible(stated, gvk))
 	}
 	d, err := codec.Decode(codec.JSON, after, obj)
 	if err != nil {
-		return badPatch(o.PatchType, o.Patch, after, err)
+		return badPatch(after, err)
 	}
-	if len(d.Strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
-		return badPatch(o.PatchType, o.Patch, after, runtime.NewStrictDecodingError(d.Strict))
+	strict = append(strict, d.Strict...)
+	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
+		return badPatch(after, runtime.NewStrictDecodingError(strict))
 	}
-	return o.strict(gvk, d.Strict)
+	return o.strict(gvk, strict)
 }
 
 // patchSub answers PATCH of a subresource that a hook serves.

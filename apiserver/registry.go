@@ -202,7 +202,7 @@ const tooLarge = 3 * time.Second
 func (r *registry) notOlder(ctx context.Context, resourceVersion string) (*watchcache.Snapshot, error) {
 	revision, err := parseRevision(resourceVersion)
 	if err != nil {
-		return nil, err
+		return nil, errStatus500(err.Error())
 	}
 	if s, err := r.cache.Fresh(ctx); err != nil || s.Revision >= revision {
 		return s, err
@@ -234,7 +234,7 @@ func tooLargeError(asked, current int64) error {
 func parseRevision(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %v", s, err))
+		return 0, fmt.Errorf("resourceVersion: Invalid value: %q: %w", s, err)
 	}
 	return int64(n), nil
 }

@@ -87,9 +87,6 @@ func methodVerb(method string) string {
 
 func (i *requestInfo) collectionVerb(query url.Values) {
 	if i.name != "" && i.verb != "watch" {
-		if i.verb == "get" && i.subresource == "" && truthy(query.Get("watch")) {
-			i.verb = "watch"
-		}
 		return
 	}
 	i.fields, _ = fields.ParseSelector(query.Get("fieldSelector")) // refused later if it is malformed
@@ -99,7 +96,7 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 	switch i.verb {
 	case "get":
 		i.verb = "list"
-		if truthy(query.Get("watch")) {
+		if flagged(query, "watch") {
 			i.verb = "watch"
 		}
 		for _, term := range strings.Split(query.Get("fieldSelector"), ",") {
@@ -111,8 +108,6 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 		i.verb = "deletecollection"
 	}
 }
-
-func truthy(s string) bool { return s != "" && s != "0" && !strings.EqualFold(s, "false") }
 
 // attributes are what the decision about the request depends on, but for the user.
 func (i *requestInfo) attributes() *authz.Attributes {

@@ -41,23 +41,22 @@ func (v validationErrors) err() error {
 	return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind(v.kind).GroupKind(), "", v.errs)
 }
 
-// wrongKind is the error for a body of another kind than the resource's, which the server may know too.
+// wrongKind is the error for a body of another kind than the resource's.
 func (s *Server) wrongKind(got, want schema.GroupVersionKind) error {
-	if s.knows(got) {
-		return unconvertible(got, want)
-	}
-	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"",
-		got.Kind, got.Version, want.Kind, got.Kind, got.GroupVersion()))
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, got.Version, want.Kind, s.unconvertible(got, want)))
 }
 
-func unconvertible(got, want schema.GroupVersionKind) error {
+// unconvertible says why an object of one kind is none of another: the server may know both or not.
+func (s *Server) unconvertible(got, want schema.GroupVersionKind) error {
+	if !s.knows(got) {
+		return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", got.Kind, got.GroupVersion())
+	}
 	group, _, _ := strings.Cut(want.Group, ".")
 	switch group {
 	case "", "events":
 		group = "core"
 	}
-	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s.%s) to (%s.%s): unknown conversion",
-		got.Kind, got.Version, want.Kind, got.Version, got.Kind, group, want.Kind))
+	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, group, want.Kind)
 }
 
 // knows says that a kind is one that the server has a use for: that of a resource, a subresource, a list or a request's options.

@@ -161,7 +161,6 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 		obj.SetUID(old.GetUID())
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
-	obj.SetSelfLink("")
 	if err := r.server.ownUpdate(r, o, obj, cur); err != nil {
 		return nil, err
 	}

@@ -101,7 +101,7 @@ func structured(in runtime.Object, kind *resource.Kind) (resource.Object, error)
 		return u, nil
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj); err != nil {
-		return nil, fmt.Errorf("convert to %s: %w", kind.GroupVersionKind, err)
+		return nil, fmt.Errorf("unable to convert unstructured object to %s: %w", kind.GroupVersionKind, err)
 	}
 	return obj, nil
 }
