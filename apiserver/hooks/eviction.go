@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -140,7 +141,10 @@ func (e *evicting) budget(ctx context.Context, pod *corev1.Pod) (*policyv1.PodDi
 	case err != nil || len(found) == 0:
 		return nil, err
 	case len(found) > 1:
-		return nil, errors.New("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.") //nolint:staticcheck // Kubernetes' words
+		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+		}}
 	}
 	return found[0], nil
 }
