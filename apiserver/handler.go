@@ -6,6 +6,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -53,7 +55,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 	}
 	q, warnings, err := s.decodeRequest(w, r, reg)
 	if err != nil {
-		writeErrorAs(w, r, form, err, warnings)
+		writeErrorWith(w, r, err, warnings)
 		return
 	}
 	if sc.record.WantsRequest() {
@@ -65,7 +67,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		stream, err := s.watch(r.Context(), q)
 		s.metrics.observe(q, err, time.Since(began))
 		if err != nil {
-			writeErrorAs(w, r, form, err, nil)
+			writeError(w, r, err)
 			return
 		}
 		defer stream.close()
@@ -78,7 +80,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		if a != nil {
 			warnings = append(warnings, a.warnings...)
 		}
-		writeErrorAs(w, r, form, err, warnings)
+		writeErrorWith(w, r, err, warnings)
 		return
 	}
 	a.warnings = append(warnings, a.warnings...)
@@ -96,12 +98,17 @@ func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registr
 			return accepted{}, err
 		}
 	}
+	proto := protoKind(reg.kind)
+	verb := sc.info.verb
+	if (verb == "list" || verb == "watch") && !routable(acceptOf(r), proto) {
+		return accepted{}, notAcceptable(strings.Join(medias(proto), ", ") + ", " + streams)
+	}
 	choose := negotiate
-	if sc.info.verb == "watch" {
+	if verb == "watch" {
 		choose = negotiateWatch
 	}
-	form, err := choose(r, protoKind(reg.kind))
-	if err == nil && form.as != "" && reg.kind.Virtual && sc.info.verb == "create" {
+	form, err := choose(r, proto)
+	if err == nil && form.as == "Table" && verb == "create" && (reg.kind.Virtual || sc.info.subresource != "") {
 		err = onlyMedia(representations)
 	}
 	if text := deprecated(reg.kind); text != "" && !unroutable(err) {
@@ -146,7 +153,7 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	k := reg.kind
 	namespaced := k.Scope == resource.Namespaced
 	named := i.name != "" && pathHasName(i)
-	if i.subresource != "" && !s.hasSubresource(reg, i.subresource) {
+	if i.subresource != "" && (!s.hasSubresource(reg, i.subresource) || i.rest != "" && i.subresource != "proxy") {
 		return notFoundPath()
 	}
 	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
@@ -156,9 +163,12 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 		if !connectHas(i.subresource, method) {
 			return notAllowed()
 		}
-		return nil
+		return segment(i)
 	}
 	verb := i.verb
+	if method == http.MethodHead || verb == "watch" && method != http.MethodGet {
+		return notAllowed()
+	}
 	if k.Virtual && k.Verbs == nil && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
 		return notAllowed()
 	}
@@ -172,10 +182,21 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 		return notAllowed()
 	}
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		return nil
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return segment(i)
 	}
 	return notAllowed()
+}
+
+// segment refuses names that cannot be part of a path.
+func segment(i *requestInfo) error {
+	if i.name == "" && i.subresource != "" {
+		return apierrors.NewBadRequest("name must be provided")
+	}
+	if problems := path.IsValidPathSegmentName(i.name); i.name != "" && len(problems) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", i.name, strings.Join(problems, ";")))
+	}
+	return nil
 }
 
 // pathHasName tells a name in the path from one in a field selector.

@@ -5,18 +5,15 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/http/pprof"
 	"runtime"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 
-	"knarr.dev/api/codec"
 	"knarr.dev/store"
 )
 
@@ -35,82 +32,72 @@ type check struct {
 	run  func(context.Context) error
 }
 
+// healthKinds are the paths of health, with different checks each.
+func healthKinds() []string { return []string{"healthz", "livez", "readyz"} }
+
+// startChecks are the names that Kubernetes has for the steps of its start, which clients may ask for one by one. Here they are one step:
+// all caches are filled and the first objects made.
+func startChecks() []string {
+	return []string{
+		"poststarthook/start-apiserver-admission-initializer", "poststarthook/generic-apiserver-start-informers",
+		"poststarthook/priority-and-fairness-config-consumer", "poststarthook/priority-and-fairness-filter",
+		"poststarthook/storage-object-count-tracker-hook", "poststarthook/start-apiextensions-informers",
+		"poststarthook/start-apiextensions-controllers", "poststarthook/crd-informer-synced",
+		"poststarthook/start-system-namespaces-controller", "poststarthook/peer-endpoint-reconciler-controller",
+		"poststarthook/start-cluster-authentication-info-controller", "poststarthook/start-kube-apiserver-identity-lease-controller",
+		"poststarthook/start-kube-apiserver-identity-lease-garbage-collector", "poststarthook/storage-readiness",
+		"poststarthook/start-legacy-token-tracking-controller", "poststarthook/start-service-ip-repair-controllers",
+		"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes",
+		"poststarthook/priority-and-fairness-config-producer", "poststarthook/bootstrap-controller",
+		"poststarthook/start-kubernetes-service-cidr-controller", "poststarthook/start-kube-aggregator-informers",
+		"poststarthook/apiservice-status-local-available-controller", "poststarthook/apiservice-status-remote-available-controller",
+		"poststarthook/apiservice-registration-controller", "poststarthook/apiservice-discovery-controller",
+		"poststarthook/kube-apiserver-autoregistration", "autoregister-completion",
+		"poststarthook/apiservice-openapi-controller", "poststarthook/apiservice-openapiv3-controller",
+	}
+}
+
+// checks are the checks of a path of health, in order.
 func (s *Server) checks(path string) []check {
-	ping := check{"ping", func(context.Context) error { return nil }}
-	etcd := check{"etcd", func(ctx context.Context) error {
+	fine := func(context.Context) error { return nil }
+	stored := func(ctx context.Context) error {
 		_, err := s.cfg.Store.Read(ctx, store.Query{Key: "/registry/health"})
 		return err
-	}}
-	caches := check{"informer-sync", func(context.Context) error {
-		for _, c := range s.caches {
-			if c.Newest() == nil {
-				return fmt.Errorf("%s is not in the cache yet", c.Kind().Kind)
+	}
+	all := []check{{"ping", fine}, {"log", fine}}
+	if path == "readyz" {
+		all = append(all, check{"etcd", stored}, check{"etcd-readiness", stored}, check{"informer-sync", s.cachesFilled})
+	} else {
+		all = append(all, check{"loopback-serving-certificate", fine}, check{"etcd", stored})
+	}
+	for _, name := range startChecks() {
+		all = append(all, check{name, func(context.Context) error {
+			if !s.isReady.Load() {
+				return errors.New("not finished")
 			}
-		}
-		return nil
-	}}
-	started := check{"poststarthook/bootstrap", func(context.Context) error {
-		if !s.isReady.Load() {
-			return fmt.Errorf("not finished")
-		}
-		return nil
-	}}
-	log := check{"log", ping.run}
-	switch path {
-	case "readyz":
-		return []check{ping, log, etcd, caches, started, {"shutdown", func(context.Context) error {
+			return nil
+		}})
+	}
+	if path == "readyz" {
+		all = append(all, check{"shutdown", func(context.Context) error {
 			select {
 			case <-s.stopped:
-				return fmt.Errorf("process is shutting down")
+				return errors.New("process is shutting down")
 			default:
 				return nil
 			}
-		}}}
+		}})
 	}
-	return []check{ping, log, etcd, started}
+	return all
 }
 
-// serveOther answers the paths that are not resources.
-func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
-	path := strings.Trim(r.URL.Path, "/")
-	first, rest, _ := strings.Cut(path, "/")
-	switch {
-	case first == "healthz" || first == "livez" || first == "readyz":
-		s.serveHealth(w, r, first, rest)
-	case path == "version":
-		info := Version()
-		writeObjectPlain(w, r, &info)
-	case path == "metrics":
-		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-	case first == "debug" && s.serveProfile(w, r, rest):
-	default:
-		http.NotFound(w, r)
+func (s *Server) cachesFilled(context.Context) error {
+	for _, c := range s.caches {
+		if c.Newest() == nil {
+			return fmt.Errorf("%s is not in the cache yet", c.Kind().Kind)
+		}
 	}
-}
-
-// serveProfile serves the Go runtime's profiles at Kubernetes' paths, /debug/pprof; false for other paths.
-func (s *Server) serveProfile(w http.ResponseWriter, r *http.Request, path string) bool {
-	name, ok := strings.CutPrefix(path, "pprof")
-	if !ok || name != "" && name[0] != '/' {
-		return false
-	}
-	switch name {
-	case "/cmdline":
-		pprof.Cmdline(w, r)
-	case "/profile":
-		pprof.Profile(w, r)
-	case "/symbol":
-		pprof.Symbol(w, r)
-	case "/trace":
-		pprof.Trace(w, r)
-	default:
-		pprof.Index(w, r)
-	}
-	return true
-}
-
-func (s *Server) servesVersion(i *requestInfo) bool {
-	return i.isResource && s.versions[schema.GroupVersion{Group: i.group, Version: i.version}]
+	return nil
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, kind, one string) {
@@ -158,14 +145,4 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
-}
-
-// writeObjectPlain answers with JSON that is no API object.
-func writeObjectPlain(w http.ResponseWriter, r *http.Request, v any) {
-	b, err := codec.MarshalJSON(v)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	writeJSON(w, r, accepted{media: codec.JSON, pretty: true}, http.StatusOK, b)
 }

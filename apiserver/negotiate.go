@@ -6,10 +6,11 @@ package apiserver
 import (
 	"mime"
 	"net/http"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/munnerz/goautoneg"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -26,78 +27,138 @@ type accepted struct {
 	pretty  bool
 }
 
-const representations = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+// What answers come in: objects and lists, and beside them watches.
+const (
+	representations = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+	streams         = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+)
 
-type acceptClause struct {
-	media  string
-	params map[string]string
-	q      float64
+// medias lists the media types of answers in the order in which the server prefers them.
+func medias(proto bool) []string {
+	if !proto {
+		return []string{codec.JSON, codec.YAML}
+	}
+	return []string{codec.JSON, codec.YAML, codec.Proto}
 }
 
-// negotiate chooses the first form of the Accept header that the server has.
+// routable says whether an Accept header names any of the media types, whatever its parameters say.
+func routable(header string, proto bool) bool {
+	if header == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(header, ",") {
+		media, _, _ := strings.Cut(part, ";")
+		if media = strings.Trim(media, " "); media == "*/*" || slices.Contains(medias(proto), media) {
+			return true
+		}
+	}
+	return false
+}
+
+func acceptOf(r *http.Request) string { return strings.Join(r.Header.Values("Accept"), ",") }
+
+// negotiate chooses the form of the Accept header that the client likes best among those that the server has.
 func negotiate(r *http.Request, proto bool) (accepted, error) {
-	pretty, _ := strconv.ParseBool(r.URL.Query().Get("pretty"))
-	if r.URL.Query().Get("pretty") == "" {
-		agent := r.UserAgent()
-		pretty = strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+	query := r.URL.Query()
+	base := accepted{pretty: wantsPretty(r)}
+	header := acceptOf(r)
+	if !routable(header, proto) {
+		return base, notAcceptable(strings.Join(medias(proto), ", "))
 	}
-	header := strings.Join(r.Header.Values("Accept"), ",")
-	if strings.TrimSpace(header) == "" {
-		return accepted{media: codec.JSON, pretty: pretty}, nil
+	if header == "" {
+		base.media = codec.JSON
+		return base, nil
 	}
-	for _, c := range parseAccept(header) {
-		a := accepted{pretty: pretty, include: r.URL.Query().Get("includeObject")}
-		switch c.media {
-		case "*/*", "application/*", codec.JSON:
-			a.media = codec.JSON
-		case codec.YAML:
-			a.media = codec.YAML
-		case codec.Proto:
-			if !proto {
+	for _, c := range goautoneg.ParseAccept(header) {
+		for _, media := range medias(proto) {
+			if !covers(&c, media) {
 				continue
 			}
-			a.media = codec.Proto
-		default:
-			continue
-		}
-		if as := c.params["as"]; as != "" {
-			if g := c.params["g"]; g != "meta.k8s.io" {
-				continue
-			}
-			a.as, a.version = as, c.params["v"]
-			switch {
-			case a.version != "v1" && a.version != "v1beta1":
-				continue
-			case as != "Table" && as != "PartialObjectMetadata" && as != "PartialObjectMetadataList":
-				continue
+			a := base
+			a.media, a.include = media, query.Get("includeObject")
+			if a.parameters(c.Params) {
+				return a, nil
 			}
 		}
-		return a, nil
 	}
-	have := representations
-	if !proto {
-		have = "application/json, application/yaml"
+	return base, onlyMedia(strings.Join(medias(proto), ", "))
+}
+
+// wantsPretty says whether a client wants JSON that is indented: if it says so, or if a person is likely to read it.
+func wantsPretty(r *http.Request) bool {
+	if p := r.URL.Query().Get("pretty"); p != "" {
+		pretty, _ := strconv.ParseBool(p)
+		return pretty
 	}
-	return accepted{}, notAcceptable(have)
+	agent := r.UserAgent()
+	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+}
+
+// covers says whether a clause of an Accept header matches a media type.
+func covers(c *goautoneg.Accept, media string) bool {
+	kind, sub, _ := strings.Cut(media, "/")
+	return c.Type == kind && (c.SubType == sub || c.SubType == "*") || c.Type == "*" && c.SubType == "*"
+}
+
+// parameters takes over the parameters of a clause, and says whether the server has such a form.
+func (a *accepted) parameters(params map[string]string) bool {
+	if s, ok := params["stream"]; ok && s != "watch" || ok && a.media == codec.YAML {
+		return false
+	}
+	if p, ok := params["pretty"]; ok {
+		a.pretty = p == "1"
+	}
+	as, g, v := params["as"], params["g"], params["v"]
+	if as == "" && g == "" && v == "" {
+		return true
+	}
+	a.as, a.version = as, v
+	if g != metav1.GroupName || v != "v1" && v != "v1beta1" {
+		return false
+	}
+	switch as {
+	case "Table":
+		return a.media != codec.Proto
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		return true
+	}
+	return false
 }
 
 // negotiateWatch is negotiate for a watch, which has JSON and protobuf only.
 func negotiateWatch(r *http.Request, proto bool) (accepted, error) {
 	form, err := negotiate(r, proto)
-	const streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
-	if err != nil {
-		return form, notAcceptable(representations + ", " + streams)
-	}
-	if form.media == codec.YAML {
+	if err == nil && form.media == codec.YAML {
 		return form, onlyMedia(streams)
 	}
-	return form, nil
+	return form, err
+}
+
+// errorForm is the form of a Status: what the client accepts, but for the representations of objects. It is indented JSON for clients that
+// accept none.
+func errorForm(r *http.Request) accepted {
+	form, err := negotiate(r, true)
+	if err == nil && form.as == "" {
+		return form
+	}
+	for _, c := range goautoneg.ParseAccept(acceptOf(r)) {
+		for _, media := range medias(true) {
+			a := accepted{media: media, pretty: wantsPretty(r)}
+			if covers(&c, media) && a.parameters(c.Params) && a.as == "" {
+				return a
+			}
+		}
+	}
+	return accepted{media: codec.JSON, pretty: true}
 }
 
 func onlyMedia(have string) error {
+	return notAcceptableText("only the following media types are accepted: " + have)
+}
+
+func notAcceptableText(text string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: " + have,
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable, Message: text,
 	}}
 }
 
@@ -106,25 +167,6 @@ func notAcceptable(have string) error {
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
 		Message: "406: Not Acceptable\n\nAvailable representations: " + have, Details: &metav1.StatusDetails{},
 	}}
-}
-
-func parseAccept(header string) []acceptClause {
-	var out []acceptClause
-	for _, part := range strings.Split(header, ",") {
-		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
-		if err != nil {
-			continue
-		}
-		c := acceptClause{media: media, params: params, q: 1}
-		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
-			c.q = q
-		}
-		if c.q > 0 {
-			out = append(out, c)
-		}
-	}
-	sort.SliceStable(out, func(i, j int) bool { return out[i].q > out[j].q })
-	return out
 }
 
 // bodyMedia is the media type of a request's body.

@@ -34,7 +34,7 @@ type requestInfo struct {
 // parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
 func parseRequest(r *http.Request) *requestInfo {
 	i := &requestInfo{path: r.URL.Path, verb: strings.ToLower(r.Method)}
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/"), "/"), "/")
 	switch {
 	case parts[0] == "api" && len(parts) >= 3:
 		i.version, parts = parts[1], parts[2:]

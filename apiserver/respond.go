@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -51,12 +50,17 @@ func (s *Server) unconvertible(got, want schema.GroupVersionKind) error {
 	if !s.knows(got) {
 		return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", got.Kind, got.GroupVersion())
 	}
-	group, _, _ := strings.Cut(want.Group, ".")
+	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internalGroup(want.Group), want.Kind)
+}
+
+// internalGroup is what Kubernetes' messages call a group in names of types.
+func internalGroup(group string) string {
+	group, _, _ = strings.Cut(group, ".")
 	switch group {
 	case "", "events":
-		group = "core"
+		return "core"
 	}
-	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, group, want.Kind)
+	return group
 }
 
 // knows says that a kind is one that the server has a use for: that of a resource, a subresource, a list or a request's options.
@@ -132,14 +136,11 @@ func statusOf(err error) *metav1.Status {
 
 // writeError answers with a Status, in the form that the client accepts.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
-	form, ferr := negotiate(r, true)
-	if ferr != nil {
-		form = accepted{media: codec.JSON}
-	}
-	writeErrorAs(w, r, form, err, nil)
+	writeErrorWith(w, r, err, nil)
 }
 
-func writeErrorAs(w http.ResponseWriter, r *http.Request, form accepted, err error, warnings []string) {
+// writeErrorWith is writeError for a request that gathered warnings.
+func writeErrorWith(w http.ResponseWriter, r *http.Request, err error, warnings []string) {
 	s := statusOf(err)
 	if rec := recordOf(r); rec != nil {
 		recordStatus(rec, s)
@@ -148,7 +149,7 @@ func writeErrorAs(w http.ResponseWriter, r *http.Request, form accepted, err err
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
 	}
-	writeObject(w, r, form, int(s.Code), statusKind(), s)
+	writeObject(w, r, errorForm(r), int(s.Code), statusKind(), s)
 }
 
 func addWarnings(w http.ResponseWriter, warnings []string) {
@@ -240,7 +241,7 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 	}
 	var err error
 	switch {
-	case form.as != "" && (a.entry != nil || a.list != nil || isScale(a.object)):
+	case form.as != "" && (a.entry != nil || a.list != nil || a.object != nil):
 		err = s.writeTransformed(w, r, reg, form, code, a)
 	case a.entry != nil:
 		err = writeEntry(w, r, form, code, a.entry)
@@ -254,13 +255,8 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 		writeObject(w, r, form, code, statusKind(), &metav1.Status{Status: metav1.StatusSuccess, Code: int32(code)})
 	}
 	if err != nil {
-		writeErrorAs(w, r, form, err, nil)
+		writeError(w, r, err)
 	}
-}
-
-func isScale(obj any) bool {
-	_, ok := obj.(*autoscalingv1.Scale)
-	return ok
 }
 
 func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int, e *watchcache.Entry) error {
@@ -352,8 +348,16 @@ func (s *Server) writeTransformed(w http.ResponseWriter, r *http.Request, reg *r
 		writeObject(w, r, form, code, gvk, &out)
 	case form.as == "Table":
 		return s.writeTable(w, r, reg, form, code, a)
+	case form.as == "PartialObjectMetadata" && a.object != nil:
+		writeObject(w, r, form, code, gvk, &metav1.PartialObjectMetadata{ObjectMeta: objectMeta(a.object)})
+	case form.as == "PartialObjectMetadata":
+		return notAcceptableText(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (*%s.%sList)", internalGroup(reg.kind.Group), reg.kind.Kind))
 	default:
-		return notAcceptable(representations)
+		kind := a.gvk
+		if a.entry != nil {
+			kind = reg.kind.GroupVersionKind
+		}
+		return notAcceptableText(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (*%s.%s)", internalGroup(kind.Group), kind.Kind))
 	}
 	return nil
 }

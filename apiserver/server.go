@@ -110,6 +110,7 @@ type Server struct {
 	metrics    *metrics
 	flow       *flow
 
+	began   time.Time
 	ready   chan struct{}
 	isReady atomic.Bool
 	stopped chan struct{}
@@ -142,7 +143,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, registries: map[*resource.Kind]*registry{}, resources: map[schema.GroupVersionResource]*registry{},
 		versions: map[schema.GroupVersion]bool{}, hooks: map[hookKey]*hooks.Hook{},
-		ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
+		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
 		fields: fieldmanager.New(cfg.Kinds), flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
 	}
 	if err := s.addKinds(cfg.Kinds); err != nil {

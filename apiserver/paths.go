@@ -1,0 +1,187 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/klog/v2"
+
+	"knarr.dev/api/codec"
+)
+
+// serveOther answers the paths that are not resources.
+func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	first, rest, _ := strings.Cut(path, "/")
+	switch {
+	case path == "" || path == "index.html":
+		writeObjectPlain(w, r, map[string]any{"paths": s.paths()})
+	case first == "healthz" || first == "livez" || first == "readyz":
+		s.serveHealth(w, r, first, strings.TrimSuffix(rest, "/"))
+	case path == "version" || path == "version/":
+		if r.Method != http.MethodGet {
+			writeError(w, r, notAllowed())
+			return
+		}
+		info := Version()
+		writeObjectPlain(w, r, &info)
+	case path == "metrics":
+		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	case path == "metrics/slis":
+		s.serveHealthMetrics(w, r)
+	case path == "statusz":
+		s.serveStatus(w, r)
+	case path == "debug/flags/v":
+		serveVerbosity(w, r)
+	case first == "debug" && serveProfile(w, r, rest):
+	case first == "api" || first == "apis" && s.servesGroup(rest):
+		writeError(w, r, notFoundPath())
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// servesGroup says whether a path below /apis begins with a group that the server has.
+func (s *Server) servesGroup(path string) bool {
+	group, _, below := strings.Cut(path, "/")
+	for gv := range s.versions {
+		if below && group != "" && gv.Group == group {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) servesVersion(i *requestInfo) bool {
+	return i.isResource && s.versions[schema.GroupVersion{Group: i.group, Version: i.version}]
+}
+
+// paths lists what the server answers, for people who look around.
+func (s *Server) paths() []string {
+	all := map[string]bool{
+		"/.well-known/openid-configuration": true, "/openid/v1/jwks": true, "/api": true, "/apis": true, "/apis/": true,
+		"/metrics": true, "/metrics/slis": true, "/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/": true, "/statusz": true, "/version": true,
+	}
+	for gv := range s.versions {
+		if gv.Group == "" {
+			all["/api/"+gv.Version] = true
+			continue
+		}
+		all["/apis/"+gv.Group], all["/apis/"+gv.String()] = true, true
+	}
+	for _, kind := range healthKinds() {
+		all["/"+kind] = true
+		for _, c := range s.checks(kind) {
+			all["/"+kind+"/"+c.name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// serveHealthMetrics tells the result of each check of health as a metric.
+func (s *Server) serveHealthMetrics(w http.ResponseWriter, r *http.Request) {
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kubernetes_healthcheck", Help: "[STABLE] This metric records the result of a single healthcheck.",
+	}, []string{"name", "type"})
+	for _, kind := range healthKinds() {
+		for _, c := range s.checks(kind) {
+			if c.run(r.Context()) == nil {
+				gauge.WithLabelValues(c.name, kind).Set(1)
+			} else {
+				gauge.WithLabelValues(c.name, kind).Set(0)
+			}
+		}
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(gauge)
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// serveStatus tells people about the process.
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(acceptOf(r), "text/plain") && !strings.Contains(acceptOf(r), "*/*") && acceptOf(r) != "" {
+		writeError(w, r, onlyMedia("text/plain"))
+		return
+	}
+	up := time.Since(s.began)
+	v := Version()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintf(w, "\napiserver statusz\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n\n"+
+		"Started:  %s\nUp:  %d hr %02d min %02d sec\nGo version:  %s\nBinary version:  %s\nEmulation version:  %s.%s\nPaths:  /healthz /livez /metrics /readyz /statusz /version\n",
+		s.began.UTC().Format(time.UnixDate), int(up.Hours()), int(up.Minutes())%60, int(up.Seconds())%60, v.GoVersion,
+		version.MustParseGeneric(v.GitVersion), v.EmulationMajor, v.EmulationMinor)
+}
+
+// maxVerbosity bounds the body of a request that sets the verbosity.
+const maxVerbosity = 64
+
+// serveVerbosity sets how much the libraries of the process log.
+func serveVerbosity(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	if r.Method != http.MethodPut {
+		w.WriteHeader(http.StatusNotAcceptable)
+		fmt.Fprintln(w, "unsupported http method")
+		return
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxVerbosity))
+	if err == nil {
+		_, err = strconv.ParseUint(string(body), 10, 31)
+	}
+	if err == nil {
+		var level klog.Level
+		err = level.Set(string(body))
+	}
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, "failed set klog.logging.verbosity %s: %v\n", body, err)
+		return
+	}
+	fmt.Fprintf(w, "successfully set klog.logging.verbosity to %s\n", body)
+}
+
+// serveProfile serves the Go runtime's profiles at Kubernetes' paths, /debug/pprof; false for other paths.
+func serveProfile(w http.ResponseWriter, r *http.Request, path string) bool {
+	name, ok := strings.CutPrefix(path, "pprof")
+	if !ok || name != "" && name[0] != '/' {
+		return false
+	}
+	switch name {
+	case "":
+		http.Redirect(w, r, "/debug/pprof/", http.StatusFound)
+	case "/cmdline":
+		pprof.Cmdline(w, r)
+	case "/profile":
+		pprof.Profile(w, r)
+	case "/symbol":
+		pprof.Symbol(w, r)
+	case "/trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+	return true
+}
+
+// writeObjectPlain answers with JSON that is no API object.
+func writeObjectPlain(w http.ResponseWriter, r *http.Request, v any) {
+	b, err := codec.MarshalJSON(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, r, accepted{media: codec.JSON, pretty: true}, http.StatusOK, b)
+}
