@@ -110,7 +110,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		}
 		return nil
 	})
-	config.Paths = map[string]http.Handler{"/openid/v1/jwks": issuer.Keys()}
+	config.Paths = map[string]http.Handler{"/openid/v1/jwks": issuer.Keys(), backupPath: http.HandlerFunc(c.serveBackup)}
 	resources, schemas := discovery.New(config.Kinds, c.address()), openapi.New(config.Kinds)
 	for _, path := range discovery.Paths() {
 		config.Paths[path] = resources

@@ -22,6 +22,8 @@ func (c *Cluster) lockDataDir(context.Context) error {
 	return nil
 }
 
+var errInUse = errors.New("in use by another knarr process")
+
 func lockDir(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -34,7 +36,7 @@ func lockDir(dir string) (unlock func() error, err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another knarr process", dir)
+			return nil, fmt.Errorf("%s is %w", dir, errInUse)
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}

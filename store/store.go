@@ -39,6 +39,8 @@ type Record struct {
 	Value []byte // shared: never modify
 	// Created is the revision of the write that made the key, Modified that of its last write.
 	Created, Modified int64
+	// Expires is the Unix second at which the record ends by itself; 0 is never, or that Query.Expiry did not ask.
+	Expires int64
 	// Attachment is what the writer put into Op.Attachment, if this process wrote the record and still remembers it.
 	Attachment any
 }
@@ -75,6 +77,8 @@ type Query struct {
 	Revision int64
 	// CountOnly leaves Records empty and fills Count.
 	CountOnly bool
+	// Expiry asks for Record.Expires, which may cost more.
+	Expiry bool
 }
 
 // Page answers a Query.

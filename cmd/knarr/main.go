@@ -46,6 +46,9 @@ func root() *cobra.Command {
 		tokenCommand(),
 		kubeconfigCommand(),
 		imageCommand(),
+		backupCommand(),
+		restoreCommand(),
+		migrateCommand(),
 		versionCommand(),
 	)
 	return c

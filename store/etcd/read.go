@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -50,6 +51,7 @@ func (s *Store) read(ctx context.Context, q store.Query) (store.Page, error) {
 		}
 		key += "\x00"
 	}
+	known := map[clientv3.LeaseID]int64{}
 	for first := true; ; first = false {
 		limit := chunk
 		if q.Limit > 0 {
@@ -69,7 +71,13 @@ func (s *Store) read(ctx context.Context, q store.Query) (store.Page, error) {
 			}
 		}
 		for _, kv := range answer.Kvs {
-			page.Records = append(page.Records, s.record(kv))
+			r := s.record(kv)
+			if q.Expiry && kv.Lease != 0 {
+				if r.Expires, err = s.expires(ctx, clientv3.LeaseID(kv.Lease), known); err != nil {
+					return store.Page{}, err
+				}
+			}
+			page.Records = append(page.Records, r)
 		}
 		page.More = answer.More
 		if !answer.More || q.Limit > 0 && len(page.Records) >= q.Limit {
@@ -95,6 +103,24 @@ func (s *Store) record(kv *mvccpb.KeyValue) store.Record {
 		value = []byte{} // nil would say that the key is absent
 	}
 	return store.Record{Key: s.name(kv.Key), Value: value, Created: kv.CreateRevision, Modified: kv.ModRevision}
+}
+
+// expires is when a lease ends, as Unix seconds; known has those that were asked for. One that ended by now ends now.
+func (s *Store) expires(ctx context.Context, id clientv3.LeaseID, known map[clientv3.LeaseID]int64) (int64, error) {
+	if at, ok := known[id]; ok {
+		return at, nil
+	}
+	ctx, done, err := s.request(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	answer, err := s.client.TimeToLive(ctx, id)
+	if err != nil {
+		return 0, s.failure(err)
+	}
+	known[id] = time.Now().Unix() + max(answer.TTL, 0)
+	return known[id], nil
 }
 
 // Compact implements store.Store.

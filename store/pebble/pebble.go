@@ -40,6 +40,8 @@ type Options struct {
 	FS vfs.FS
 	// HistoryWindow is how long versions that were replaced stay readable; 5 minutes if 0.
 	HistoryWindow time.Duration
+	// First is the newest revision of a store that is made; 1 if 0. A restored store goes on from that of the backup.
+	First int64
 	// Log is told what a person would act on; nil is silence.
 	Log *slog.Logger
 	// Now is the clock of TTLs and history; time.Now if nil.
@@ -126,7 +128,13 @@ func (s *Store) recover() error {
 	case err != nil:
 		return err
 	case found == 0:
-		if err := s.db.Set(metaFormat, binary.BigEndian.AppendUint64(nil, format), pebble.Sync); err != nil {
+		b := s.db.NewBatch()
+		defer b.Close()
+		err := b.Set(metaFormat, binary.BigEndian.AppendUint64(nil, format), nil)
+		if s.options.First > 1 {
+			err = errors.Join(err, b.Set(metaCompacted, binary.BigEndian.AppendUint64(nil, uint64(s.options.First)), nil))
+		}
+		if err := errors.Join(err, b.Commit(pebble.Sync)); err != nil {
 			return err
 		}
 	case found != format:

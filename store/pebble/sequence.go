@@ -184,7 +184,7 @@ func recordOf(key string, v *version) store.Record {
 	if v.deleted {
 		return store.Record{Key: key, Modified: v.revision}
 	}
-	return store.Record{Key: key, Value: v.value, Created: v.created, Modified: v.revision}
+	return store.Record{Key: key, Value: v.value, Created: v.created, Modified: v.revision, Expires: v.expires}
 }
 
 // expired returns deletions of keys whose time is over. The row of a version goes with the version, so none is stale.
