@@ -313,36 +313,3 @@ func TestQuotaRace(t *testing.T) {
 		t.Fatalf("%d passed after two were undone, want 2", len(passed))
 	}
 }
-
-func TestNodeRestriction(t *testing.T) {
-	s := world()
-	bound := pod("p", nil, nil)
-	bound.Spec.NodeName = "n2"
-	s.add(core.Pods.Kind, bound)
-	steps := Steps(s, nil, Config{Now: clock})
-	node := func(name string, labels map[string]string) *corev1.Node {
-		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
-	}
-	mirror := pod("m", nil, nil)
-	mirror.Annotations, mirror.Spec.NodeName = map[string]string{corev1.MirrorPodAnnotationKey: "x"}, "n1"
-	for _, test := range []struct {
-		r    *Request
-		want string
-	}{
-		{create(core.Nodes.Kind, node("n1", map[string]string{corev1.LabelHostname: "n1", "x": "y"})), ""},
-		{create(core.Nodes.Kind, node("n2", nil)), `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`},
-		{create(core.Nodes.Kind, node("n1", map[string]string{"node-restriction.kubernetes.io/a": "b"})), `nodes "n1" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/a`},
-		{create(core.Pods.Kind, pod("p", nil, nil)), `pods "p" is forbidden: pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods`},
-		{create(core.Pods.Kind, mirror), `pods "m" is forbidden: node "n1" can only create pods with an owner reference set to itself`},
-		{&Request{Verb: "delete", Kind: core.Pods.Kind, Namespace: "n", Name: "p"}, `pods "p" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself`},
-	} {
-		test.r.User = &call.Identity{Name: "system:node:n1", Groups: []string{"system:nodes"}}
-		if got := text(admit(t, steps, test.r)); got != test.want {
-			t.Errorf("got %s\nwant %s", got, test.want)
-		}
-	}
-	n := node("n9", nil)
-	if err := admit(t, steps, create(core.Nodes.Kind, n)); err != nil || len(n.Spec.Taints) != 1 || n.Spec.Taints[0].Key != corev1.TaintNodeNotReady {
-		t.Errorf("taints %v, error %v", n.Spec.Taints, err)
-	}
-}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"knarr.dev/api/core"
+	"knarr.dev/apiserver/authz"
 )
 
 const (
@@ -63,11 +64,11 @@ func checkMirrorPod(r *Request, pod *corev1.Pod) error {
 	if pod.Spec.ServiceAccountName != "" {
 		return forbidden(r, "a mirror pod may not reference service accounts")
 	}
+	if authz.References(pod, "secrets", authz.AnyName) {
+		return forbidden(r, "a mirror pod may not reference secrets")
+	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if v.Secret != nil {
-			return forbidden(r, "a mirror pod may not reference secrets")
-		}
 		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil }) {
 			return forbidden(r, "a mirror pod may not use ServiceAccountToken volume projections")
 		}

@@ -37,7 +37,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		namespaceLifecycle(reader),
 		limitRanger(reader),
 		serviceAccount(reader),
-		nodeRestriction(reader),
+		nodeRestriction(reader, cfg.Authorizer),
 		taintNodesByCondition(),
 		priority(reader),
 		defaultTolerationSeconds(),

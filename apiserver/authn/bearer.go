@@ -10,7 +10,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -105,8 +104,8 @@ func (t *Tokens) Review(ctx context.Context, token string, audiences []string) (
 	if identity := t.static[sum]; identity != nil {
 		return t.forServer(clone(identity), audiences)
 	}
-	if match := bootstrapToken.FindStringSubmatch(token); match != nil {
-		identity, err := t.bootstrap(ctx, match[1], match[2])
+	if id, secret, ok := bootstrapToken(token); ok {
+		identity, err := t.bootstrap(ctx, id, secret)
 		if err == nil {
 			return t.forServer(identity, audiences)
 		}
@@ -184,13 +183,26 @@ func intersect(a, b []string) (common []string) {
 	return common
 }
 
-// bootstrapToken is ID.SECRET; see https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/.
-var bootstrapToken = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
+// bootstrapToken splits a token of the form ID.SECRET; see https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/.
+func bootstrapToken(token string) (id, secret string, ok bool) {
+	id, secret, ok = strings.Cut(token, ".")
+	return id, secret, ok && len(id) == 6 && len(secret) == 16 && only(id, "") && only(secret, "")
+}
+
+// only says whether a text consists of lower-case letters, digits and what more has.
+func only(text, more string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune(more, c)
+	})
+}
 
 const bootstrapGroup = "system:bootstrappers"
 
-// bootstrapExtra is what a token's further groups must look like; one that does not makes the token useless, as in Kubernetes.
-var bootstrapExtra = regexp.MustCompile(`^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$`)
+// isBootstrapExtra says whether a token's further group looks as it must; one that does not makes the token useless, as in Kubernetes.
+func isBootstrapExtra(group string) bool {
+	rest, ok := strings.CutPrefix(group, bootstrapGroup+":")
+	return ok && len(rest) > 0 && len(rest) <= 256 && only(rest, ":-") && only(rest[len(rest)-1:], "")
+}
 
 func (t *Tokens) bootstrap(ctx context.Context, id, secret string) (*call.Identity, error) {
 	o, err := t.objects.Get(ctx, core.Secrets.Kind, "kube-system", "bootstrap-token-"+id)
@@ -211,7 +223,7 @@ func (t *Tokens) bootstrap(ctx context.Context, id, secret string) (*call.Identi
 	groups := []string{bootstrapGroup}
 	if extra := string(s.Data["auth-extra-groups"]); extra != "" {
 		for group := range strings.SplitSeq(extra, ",") {
-			if !bootstrapExtra.MatchString(group) {
+			if !isBootstrapExtra(group) {
 				return nil, ErrInvalidToken
 			}
 			groups = append(groups, group)

@@ -7,13 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
+	"k8s.io/apimachinery/pkg/util/validation"
 	apiserverv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
@@ -37,8 +37,11 @@ func userType() *apiservercel.DeclType {
 	})
 }
 
-// extraKey is a domain with a path; see the field key of extra mappings.
-var extraKey = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^A-Z\s]+$`)
+// isExtraKey says whether a key is a lower-case domain with a path; see the field key of extra mappings.
+func isExtraKey(key string) bool {
+	domain, path, ok := strings.Cut(key, "/")
+	return ok && path != "" && key == strings.ToLower(key) && !strings.ContainsAny(path, " \t\r\n") && len(validation.IsDNS1123Subdomain(domain)) == 0
+}
 
 // newMapping compiles the expressions and reports every problem.
 func newMapping(cfg *apiserverv1.JWTAuthenticator) (*mapping, error) {
@@ -85,7 +88,7 @@ func newMapping(cfg *apiserverv1.JWTAuthenticator) (*mapping, error) {
 		path := fmt.Sprintf("claimMappings.extra[%d]", i)
 		domain, _, _ := strings.Cut(e.Key, "/")
 		switch {
-		case !extraKey.MatchString(e.Key):
+		case !isExtraKey(e.Key):
 			bad("%s.key: %q is not a lower-case domain with a path", path, e.Key)
 		case domain == "kubernetes.io" || domain == "k8s.io" || strings.HasSuffix(domain, ".kubernetes.io") || strings.HasSuffix(domain, ".k8s.io"):
 			bad("%s.key: k8s.io, kubernetes.io and their subdomains are reserved", path)

@@ -47,7 +47,13 @@ func volumeNeeds(v *corev1.PersistentVolume, namespace, name string) bool {
 	return false
 }
 
-// References tells whether a pod refers to the secret, configmap or persistentvolumeclaim of that name.
+// AnyName stands for every name.
+const AnyName = "*"
+
+func named(is, name string) bool { return is == name || name == AnyName && is != "" }
+
+// References tells whether a pod refers to the secret, configmap or persistentvolumeclaim of that name, or to any for
+// AnyName.
 func References(p *corev1.Pod, resource, name string) bool {
 	switch resource {
 	case "secrets":
@@ -56,8 +62,8 @@ func References(p *corev1.Pod, resource, name string) bool {
 		return refersToConfigMap(p, name)
 	case "persistentvolumeclaims":
 		return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
-			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name ||
-				v.Ephemeral != nil && p.Name+"-"+v.Name == name
+			return v.PersistentVolumeClaim != nil && named(v.PersistentVolumeClaim.ClaimName, name) ||
+				v.Ephemeral != nil && named(p.Name+"-"+v.Name, name)
 		})
 	}
 	return false
@@ -83,31 +89,31 @@ func environments(p *corev1.Pod, f func([]corev1.EnvVar, []corev1.EnvFromSource)
 func refersToConfigMap(p *corev1.Pod, name string) bool {
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
-		if v.ConfigMap != nil && v.ConfigMap.Name == name {
+		if v.ConfigMap != nil && named(v.ConfigMap.Name, name) {
 			return true
 		}
 		if v.Projected == nil {
 			continue
 		}
 		for _, s := range v.Projected.Sources {
-			if s.ConfigMap != nil && s.ConfigMap.Name == name {
+			if s.ConfigMap != nil && named(s.ConfigMap.Name, name) {
 				return true
 			}
 		}
 	}
 	return environments(p, func(env []corev1.EnvVar, from []corev1.EnvFromSource) bool {
 		for i := range env {
-			if s := env[i].ValueFrom; s != nil && s.ConfigMapKeyRef != nil && s.ConfigMapKeyRef.Name == name {
+			if s := env[i].ValueFrom; s != nil && s.ConfigMapKeyRef != nil && named(s.ConfigMapKeyRef.Name, name) {
 				return true
 			}
 		}
-		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.ConfigMapRef != nil && s.ConfigMapRef.Name == name })
+		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.ConfigMapRef != nil && named(s.ConfigMapRef.Name, name) })
 	})
 }
 
 func refersToSecret(p *corev1.Pod, name string) bool {
 	for _, s := range p.Spec.ImagePullSecrets {
-		if s.Name == name {
+		if named(s.Name, name) {
 			return true
 		}
 	}
@@ -118,29 +124,29 @@ func refersToSecret(p *corev1.Pod, name string) bool {
 	}
 	return environments(p, func(env []corev1.EnvVar, from []corev1.EnvFromSource) bool {
 		for i := range env {
-			if s := env[i].ValueFrom; s != nil && s.SecretKeyRef != nil && s.SecretKeyRef.Name == name {
+			if s := env[i].ValueFrom; s != nil && s.SecretKeyRef != nil && named(s.SecretKeyRef.Name, name) {
 				return true
 			}
 		}
-		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.SecretRef != nil && s.SecretRef.Name == name })
+		return slices.ContainsFunc(from, func(s corev1.EnvFromSource) bool { return s.SecretRef != nil && named(s.SecretRef.Name, name) })
 	})
 }
 
 func volumeRefersToSecret(v *corev1.Volume, name string) bool {
-	local := func(r *corev1.LocalObjectReference) bool { return r != nil && r.Name == name }
+	local := func(r *corev1.LocalObjectReference) bool { return r != nil && named(r.Name, name) }
 	switch {
 	case v.Secret != nil:
-		return v.Secret.SecretName == name
+		return named(v.Secret.SecretName, name)
 	case v.Projected != nil:
 		for _, s := range v.Projected.Sources {
-			if s.Secret != nil && s.Secret.Name == name {
+			if s.Secret != nil && named(s.Secret.Name, name) {
 				return true
 			}
 		}
 	case v.CSI != nil:
 		return local(v.CSI.NodePublishSecretRef)
 	case v.AzureFile != nil:
-		return v.AzureFile.SecretName == name
+		return named(v.AzureFile.SecretName, name)
 	case v.CephFS != nil:
 		return local(v.CephFS.SecretRef)
 	case v.Cinder != nil:

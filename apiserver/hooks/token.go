@@ -60,7 +60,7 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 	}
 	account := core.ServiceAccounts.Cast(o)
 	if request.UID != "" && request.UID != account.UID {
-		return nil, apierrors.NewConflict(core.ServiceAccounts.Kind.GroupResource(), r.Name, fmt.Errorf(
+		return nil, apierrors.NewConflict(schema.GroupResource{Group: authenticationv1.GroupName, Resource: "TokenRequest"}, r.Name, fmt.Errorf(
 			"the UID in the token request (%s) does not match the UID of the service account (%s)", request.UID, account.UID))
 	}
 	bound := &authn.Bound{Namespace: r.Namespace, Account: authn.Reference{Name: account.Name, UID: string(account.UID)}}
