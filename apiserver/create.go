@@ -264,11 +264,16 @@ func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) 
 	return errs
 }
 
-func (r *registry) warningsFor(obj resource.Object) []string {
-	var out []string
-	if n := len(obj.GetOwnerReferences()); n > 1 {
-		out = dedupOwners(obj)
+// ownerWarnings drops repeated owners of an object.
+func ownerWarnings(obj resource.Object) []string {
+	if len(obj.GetOwnerReferences()) < 2 {
+		return nil
 	}
+	return dedupOwners(obj)
+}
+
+func (r *registry) warningsFor(obj resource.Object) []string {
+	out := ownerWarnings(obj)
 	if r.kind.Warnings != nil {
 		out = append(out, r.kind.Warnings(obj)...)
 	}

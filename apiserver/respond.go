@@ -368,6 +368,6 @@ func partial(e *watchcache.Entry, form accepted, inList bool) *metav1.PartialObj
 	if inList && form.media != codec.Proto {
 		p.Kind, p.APIVersion = "PartialObjectMetadata", "meta.k8s.io/"+form.version
 	}
-	p.ObjectMeta = objectMeta(e.Object)
+	p.ObjectMeta = e.Kind.Shown(objectMeta(e.Object))
 	return &p
 }

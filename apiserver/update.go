@@ -164,7 +164,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	if err := r.server.ownUpdate(r, o, obj, cur); err != nil {
 		return nil, err
 	}
-	warnings := r.warningsFor(obj)
+	warnings := ownerWarnings(obj)
 	hub, err := r.toHub(obj)
 	if err != nil {
 		return nil, err
@@ -197,6 +197,9 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 			return nil, err
 		}
 	}
+	if o.Subresource != "status" {
+		warnings = append(warnings, r.updateWarnings(hub, obj, old)...)
+	}
 	if errs := r.updateProblems(o, hub, old); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)
 	}
@@ -219,6 +222,17 @@ func keepDeletion(obj, old resource.Object) {
 	if grace := old.GetDeletionGracePeriodSeconds(); grace != nil && obj.GetDeletionGracePeriodSeconds() == nil {
 		obj.SetDeletionGracePeriodSeconds(grace)
 	}
+}
+
+// updateWarnings are those of the kind; obj is the served form of hub.
+func (r *registry) updateWarnings(hub, obj, old resource.Object) []string {
+	switch {
+	case r.hub.WarningsUpdate != nil:
+		return r.hub.WarningsUpdate(hub, old)
+	case r.kind.Warnings != nil:
+		return r.kind.Warnings(obj)
+	}
+	return nil
 }
 
 func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {

@@ -23,7 +23,9 @@ var ControllerRevisions = resource.WithList(resource.Define(resource.Definition[
 	Scope:       resource.Namespaced,
 	StoragePath: "controllerrevisions",
 	Validate: func(r *appsv1.ControllerRevision) field.ErrorList {
-		problems := apivalidation.ValidateNonnegativeField(r.Revision, field.NewPath("revision"))
+		return apivalidation.ValidateNonnegativeField(r.Revision, field.NewPath("revision"))
+	},
+	ValidateCreate: func(r *appsv1.ControllerRevision) (problems field.ErrorList) {
 		switch raw := bytes.TrimSpace(r.Data.Raw); {
 		case len(raw) == 0 && r.Data.Object == nil:
 			problems = append(problems, field.Required(field.NewPath("data"), "data is mandatory"))

@@ -45,13 +45,19 @@ var DaemonSets = resource.WithList(resource.Define(resource.Definition[appsv1.Da
 			d.Generation++
 		}
 	},
-	Validate: validateDaemonSet,
-	Warnings: func(d *appsv1.DaemonSet) []string {
-		return core.TemplateWarnings(field.NewPath("spec", "template"), &d.Spec.Template)
-	},
+	ValidateCreate: validateDaemonSet,
 	ValidateUpdate: func(d, old *appsv1.DaemonSet) field.ErrorList {
-		return apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
+		problems := apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
+		return append(problems, validateDaemonSet(d)...)
 	},
+	Warnings: func(d *appsv1.DaemonSet) []string { return templateWarnings(&d.Spec.Template) },
+	WarningsUpdate: func(d, old *appsv1.DaemonSet) []string {
+		if templateGeneration(d) == templateGeneration(old) {
+			return nil
+		}
+		return templateWarnings(&d.Spec.Template)
+	},
+	Hidden:  []string{appsv1.DeprecatedTemplateGeneration},
 	Columns: daemonSetColumns(),
 	Subresources: resource.Subresources[appsv1.DaemonSet]{
 		Status: &resource.Status[appsv1.DaemonSet]{Prepare: func(obj, old *appsv1.DaemonSet) {
@@ -190,12 +196,5 @@ func validateDaemonSetStatus(d, old *appsv1.DaemonSet) (problems field.ErrorList
 	} {
 		problems = append(problems, apivalidation.ValidateNonnegativeField(f.value, at.Child(f.name))...)
 	}
-	if c := s.CollisionCount; c != nil {
-		at := at.Child("collisionCount")
-		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*c), at)...)
-		if was := old.Status.CollisionCount; was != nil && *c < *was {
-			problems = append(problems, field.Invalid(at, *c, "cannot be decremented"))
-		}
-	}
-	return problems
+	return append(problems, validateCollisions(s.CollisionCount, old.Status.CollisionCount)...)
 }

@@ -38,8 +38,12 @@ var Deployments = resource.WithList(resource.Define(resource.Definition[appsv1.D
 	},
 	Validate:       validateDeployment,
 	WarningsCreate: func(d *appsv1.Deployment) []string { return core.NameWarnings(d.Name) },
-	Warnings: func(d *appsv1.Deployment) []string {
-		return core.TemplateWarnings(field.NewPath("spec", "template"), &d.Spec.Template)
+	Warnings:       func(d *appsv1.Deployment) []string { return templateWarnings(&d.Spec.Template) },
+	WarningsUpdate: func(d, old *appsv1.Deployment) []string {
+		if d.Generation == old.Generation {
+			return nil
+		}
+		return templateWarnings(&d.Spec.Template)
 	},
 	ValidateUpdate: func(d, old *appsv1.Deployment) field.ErrorList {
 		return apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
@@ -77,6 +81,10 @@ func deploymentColumns() []resource.Column[appsv1.Deployment] {
 		{Name: "Selector", Wide: true, Description: appsv1.DeploymentSpec{}.SwaggerDoc()["selector"],
 			Value: func(d *appsv1.Deployment, _ time.Time) any { return metav1.FormatLabelSelector(d.Spec.Selector) }},
 	}
+}
+
+func templateWarnings(t *corev1.PodTemplateSpec) []string {
+	return core.TemplateWarnings(field.NewPath("spec", "template"), t)
 }
 
 func defaultDeployment(d *appsv1.Deployment) {
@@ -184,13 +192,20 @@ type count struct {
 	value int32
 }
 
-// validateCounts checks the numbers of a status: none below 0, none but the first above the first, available ones ready.
-func validateCounts(counts []count, observed int64) (problems field.ErrorList) {
+// validateCounts checks the numbers of a status: none below 0, none but the first above the first.
+func validateCounts(counts []count, observed int64, terminating *int32) (problems field.ErrorList) {
 	at := field.NewPath("status")
 	for _, c := range counts {
 		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(c.value), at.Child(c.name))...)
 	}
 	problems = append(problems, apivalidation.ValidateNonnegativeField(observed, at.Child("observedGeneration"))...)
+	problems = append(problems, validateTerminating(terminating)...)
+	return append(problems, validateShares(counts)...)
+}
+
+// validateShares checks that no number is above the first.
+func validateShares(counts []count) (problems field.ErrorList) {
+	at := field.NewPath("status")
 	for _, c := range counts[1:] {
 		if c.value > counts[0].value {
 			problems = append(problems, field.Invalid(at.Child(c.name), c.value, "cannot be greater than status.replicas"))
@@ -208,16 +223,45 @@ func notReady(available, ready int32) field.ErrorList {
 
 func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 	s := &d.Status
-	problems := validateCounts([]count{
+	at := field.NewPath("status")
+	problems := apivalidation.ValidateNonnegativeField(s.ObservedGeneration, at.Child("observedGeneration"))
+	counts := []count{
 		{"replicas", s.Replicas}, {"updatedReplicas", s.UpdatedReplicas}, {"readyReplicas", s.ReadyReplicas}, {"availableReplicas", s.AvailableReplicas},
-	}, s.ObservedGeneration)
-	problems = append(problems, apivalidation.ValidateNonnegativeField(int64(s.UnavailableReplicas), field.NewPath("status", "unavailableReplicas"))...)
-	problems = append(problems, notReady(s.AvailableReplicas, s.ReadyReplicas)...)
-	if at := field.NewPath("status", "collisionCount"); s.CollisionCount != nil {
-		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.CollisionCount), at)...)
-		if old.Status.CollisionCount != nil && *s.CollisionCount < *old.Status.CollisionCount {
-			problems = append(problems, field.Invalid(at, *s.CollisionCount, "cannot be decremented"))
-		}
 	}
-	return problems
+	for _, c := range append(counts[:4:4], count{"unavailableReplicas", s.UnavailableReplicas}) {
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(c.value), at.Child(c.name))...)
+	}
+	problems = append(problems, validateTerminating(s.TerminatingReplicas)...)
+	if s.CollisionCount != nil {
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(*s.CollisionCount), at.Child("collisionCount"))...)
+	}
+	problems = append(problems, validateShares(counts)...)
+	problems = append(problems, notReady(s.AvailableReplicas, s.ReadyReplicas)...)
+	return append(problems, validateDecrement(s.CollisionCount, old.Status.CollisionCount)...)
+}
+
+func validateTerminating(n *int32) field.ErrorList {
+	if n == nil {
+		return nil
+	}
+	return apivalidation.ValidateNonnegativeField(int64(*n), field.NewPath("status", "terminatingReplicas"))
+}
+
+// validateCollisions checks a count that only grows.
+func validateCollisions(count, old *int32) (problems field.ErrorList) {
+	if count != nil {
+		problems = apivalidation.ValidateNonnegativeField(int64(*count), field.NewPath("status", "collisionCount"))
+	}
+	return append(problems, validateDecrement(count, old)...)
+}
+
+func validateDecrement(count, old *int32) field.ErrorList {
+	now := int32(0)
+	if count != nil {
+		now = *count
+	}
+	if old != nil && now < *old {
+		return field.ErrorList{field.Invalid(field.NewPath("status", "collisionCount"), now, "cannot be decremented")}
+	}
+	return nil
 }

@@ -40,8 +40,12 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 	},
 	Validate:       validateReplicaSet,
 	WarningsCreate: func(r *appsv1.ReplicaSet) []string { return core.NameWarnings(r.Name) },
-	Warnings: func(r *appsv1.ReplicaSet) []string {
-		return core.TemplateWarnings(field.NewPath("spec", "template"), &r.Spec.Template)
+	Warnings:       func(r *appsv1.ReplicaSet) []string { return templateWarnings(&r.Spec.Template) },
+	WarningsUpdate: func(r, old *appsv1.ReplicaSet) []string {
+		if r.Generation == old.Generation {
+			return nil
+		}
+		return templateWarnings(&r.Spec.Template)
 	},
 	ValidateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
 		return apivalidation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
@@ -56,7 +60,7 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 			s := &obj.Status
 			problems := validateCounts([]count{
 				{"replicas", s.Replicas}, {"fullyLabeledReplicas", s.FullyLabeledReplicas}, {"readyReplicas", s.ReadyReplicas}, {"availableReplicas", s.AvailableReplicas},
-			}, s.ObservedGeneration)
+			}, s.ObservedGeneration, s.TerminatingReplicas)
 			return append(problems, notReady(s.AvailableReplicas, s.ReadyReplicas)...)
 		}},
 		Scale: &resource.Scale[appsv1.ReplicaSet]{

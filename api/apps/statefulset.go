@@ -48,6 +48,12 @@ var StatefulSets = resource.WithList(resource.Define(resource.Definition[appsv1.
 	ValidateCreate: validateNewStatefulSet,
 	ValidateUpdate: validateStatefulSetUpdate,
 	Warnings:       statefulSetWarnings,
+	WarningsUpdate: func(s, old *appsv1.StatefulSet) []string {
+		if s.Generation == old.Generation {
+			return nil
+		}
+		return statefulSetWarnings(s)
+	},
 	Columns: []resource.Column[appsv1.StatefulSet]{
 		{Name: "Ready", Description: "Number of the pod with ready state",
 			Value: func(s *appsv1.StatefulSet, _ time.Time) any { return outOf(s.Status.ReadyReplicas, s.Spec.Replicas) }},
@@ -231,15 +237,19 @@ func validateRetention(p *appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy
 }
 
 func validateStatefulSetUpdate(o, old *appsv1.StatefulSet) field.ErrorList {
+	at := field.NewPath("spec")
+	problems := validateStatefulSet(o)
+	problems = append(problems, validateStatefulSetNumbers(&o.Spec, at)...)
+	problems = append(problems, validateStatefulSetTemplate(&o.Spec, at)...)
 	s := o.Spec.DeepCopy() // with what may change as it was
 	s.Replicas, s.Template, s.UpdateStrategy, s.Ordinals = old.Spec.Replicas, old.Spec.Template, old.Spec.UpdateStrategy, old.Spec.Ordinals
 	s.MinReadySeconds, s.RevisionHistoryLimit = old.Spec.MinReadySeconds, old.Spec.RevisionHistoryLimit
 	s.PersistentVolumeClaimRetentionPolicy = old.Spec.PersistentVolumeClaimRetentionPolicy
 	if equality.Semantic.DeepEqual(s, &old.Spec) {
-		return nil
+		return problems
 	}
-	return field.ErrorList{field.Forbidden(field.NewPath("spec"),
-		"updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")}
+	return append(problems, field.Forbidden(at,
+		"updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
 }
 
 func validateStatefulSetStatus(o, old *appsv1.StatefulSet) field.ErrorList {
@@ -265,7 +275,7 @@ func validateStatefulSetStatus(o, old *appsv1.StatefulSet) field.ErrorList {
 	if s.AvailableReplicas > s.ReadyReplicas {
 		problems = append(problems, field.Invalid(at.Child("availableReplicas"), s.AvailableReplicas, "cannot be greater than status.readyReplicas"))
 	}
-	return problems
+	return append(problems, validateDecrement(s.CollisionCount, old.Status.CollisionCount)...)
 }
 
 func statefulSetWarnings(o *appsv1.StatefulSet) []string {

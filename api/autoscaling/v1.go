@@ -32,6 +32,7 @@ var HorizontalPodAutoscalersV1 = resource.StoredAs(resource.WithList(resource.De
 	Scope:      resource.Namespaced,
 	Default:    func(h *autoscalingv1.HorizontalPodAutoscaler) { orDefault(&h.Spec.MinReplicas, 1) },
 	Columns:    v1Columns(),
+	Hidden:     []string{metricsKey, currentMetricsKey, conditionsKey, behaviorKey},
 	Subresources: resource.Subresources[autoscalingv1.HorizontalPodAutoscaler]{
 		Status: &resource.Status[autoscalingv1.HorizontalPodAutoscaler]{},
 	},

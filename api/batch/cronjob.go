@@ -50,7 +50,13 @@ var CronJobs = resource.WithList(resource.Define(resource.Definition[batchv1.Cro
 	ValidateUpdate: validateCronJob,
 	WarningsCreate: func(c *batchv1.CronJob) []string { return core.NameWarnings(c.Name) },
 	Warnings:       cronJobWarnings,
-	Columns:        cronJobColumns(),
+	WarningsUpdate: func(c, old *batchv1.CronJob) []string {
+		if c.Generation == old.Generation {
+			return nil
+		}
+		return cronJobWarnings(c)
+	},
+	Columns: cronJobColumns(),
 	Subresources: resource.Subresources[batchv1.CronJob]{
 		Status: &resource.Status[batchv1.CronJob]{Prepare: func(obj, old *batchv1.CronJob) {
 			status := obj.Status

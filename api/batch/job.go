@@ -44,10 +44,16 @@ var Jobs = resource.WithList(resource.Define(resource.Definition[batchv1.Job]{
 			j.Generation++
 		}
 	},
-	WarningsCreate:     func(j *batchv1.Job) []string { return core.NameWarnings(j.Name) },
-	ValidateCreate:     validateNewJob,
-	ValidateUpdate:     validateJobUpdate,
-	Warnings:           jobWarnings,
+	WarningsCreate: func(j *batchv1.Job) []string { return core.NameWarnings(j.Name) },
+	ValidateCreate: validateNewJob,
+	ValidateUpdate: validateJobUpdate,
+	Warnings:       jobWarnings,
+	WarningsUpdate: func(j, old *batchv1.Job) []string {
+		if j.Generation == old.Generation {
+			return nil
+		}
+		return jobWarnings(j)
+	},
 	DefaultPropagation: metav1.DeletePropagationOrphan,
 	Columns: []resource.Column[batchv1.Job]{
 		{Name: "Status", Description: "Status of the job.", Value: func(j *batchv1.Job, _ time.Time) any { return jobState(j) }},

@@ -30,7 +30,7 @@ func validateJobStatus(j, old *batchv1.Job) field.ErrorList {
 	problems = append(problems, nonNegative32(s.Ready, at.Child("ready"))...)
 	problems = append(problems, nonNegative32(s.Terminating, at.Child("terminating"))...)
 	problems = append(problems, validateUncounted(s.UncountedTerminatedPods, at.Child("uncountedTerminatedPods"))...)
-	problems = append(problems, validateOutcome(s, at)...)
+	problems = append(problems, validateOutcome(s, &old.Status, at)...)
 	problems = append(problems, validateFinished(s, at)...)
 	problems = append(problems, validateIndexes(j, at)...)
 	if s.Ready != nil && *s.Ready > s.Active && s.Active >= 0 {
@@ -61,7 +61,7 @@ func validateUncounted(u *batchv1.UncountedTerminatedPods, at *field.Path) (prob
 }
 
 // validateOutcome checks that the conditions of a job agree with each other and with the time of its completion.
-func validateOutcome(s *batchv1.JobStatus, at *field.Path) (problems field.ErrorList) {
+func validateOutcome(s, old *batchv1.JobStatus, at *field.Path) (problems field.ErrorList) {
 	has := func(t batchv1.JobConditionType) bool { return conditionOf(s.Conditions, t) }
 	complete, failed := has(batchv1.JobComplete), has(batchv1.JobFailed)
 	failing, met := has(batchv1.JobFailureTarget), has(batchv1.JobSuccessCriteriaMet)
@@ -79,7 +79,7 @@ func validateOutcome(s *batchv1.JobStatus, at *field.Path) (problems field.Error
 	case !complete && s.CompletionTime != nil:
 		problems = append(problems, field.Invalid(done, s.CompletionTime, "cannot set completionTime when there is no Complete=True condition"))
 	}
-	refuse(failed && !failing, "cannot set Failed=True condition without the FailureTarget=true condition")
+	refuse(failed && !failing && !conditionOf(old.Conditions, batchv1.JobFailed), "cannot set Failed=True condition without the FailureTarget=true condition")
 	refuse(met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions")
 	refuse(met && failing, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions")
 	refuse(complete && !met, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition")

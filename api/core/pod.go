@@ -48,6 +48,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 	ValidateCreate: validatePodCreate,
 	ValidateUpdate: validatePodUpdate,
 	Warnings:       podWarnings,
+	WarningsUpdate: func(_, _ *corev1.Pod) []string { return nil },
 	WarningsCreate: func(p *corev1.Pod) []string { return nameWarnings(p.Name, "in the Pod's hostname") },
 	Columns:        podColumns,
 	Fields:         podFields,

@@ -32,6 +32,12 @@ var PodTemplates = resource.WithList(resource.Define(resource.Definition[corev1.
 	},
 	Warnings: func(t *corev1.PodTemplate) []string { return TemplateWarnings(field.NewPath("template"), &t.Template) },
 	Ageless:  true,
+	WarningsUpdate: func(t, old *corev1.PodTemplate) []string {
+		if t.Generation == old.Generation {
+			return nil
+		}
+		return TemplateWarnings(field.NewPath("template"), &t.Template)
+	},
 	Columns: []resource.Column[corev1.PodTemplate]{
 		{Name: "Containers", Description: ContainersDoc, Value: func(t *corev1.PodTemplate, _ time.Time) any { return ContainerNames(&t.Template.Spec) }},
 		{Name: "Images", Description: ImagesDoc, Value: func(t *corev1.PodTemplate, _ time.Time) any { return ContainerImages(&t.Template.Spec) }},

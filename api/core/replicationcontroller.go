@@ -41,11 +41,12 @@ var ReplicationControllers = resource.WithList(resource.Define(resource.Definiti
 	},
 	Validate:       validateReplicationController,
 	WarningsCreate: func(r *corev1.ReplicationController) []string { return NameWarnings(r.Name) },
-	Warnings: func(r *corev1.ReplicationController) []string {
-		if r.Spec.Template == nil {
+	Warnings:       replicationWarnings,
+	WarningsUpdate: func(r, old *corev1.ReplicationController) []string {
+		if r.Generation == old.Generation {
 			return nil
 		}
-		return TemplateWarnings(field.NewPath("spec", "template"), r.Spec.Template)
+		return replicationWarnings(old) // Kubernetes looks at the old one
 	},
 	DefaultPropagation: metav1.DeletePropagationOrphan,
 	Columns:            replicationControllerColumns(),
@@ -106,6 +107,13 @@ func replicationControllerColumns() []resource.Column[corev1.ReplicationControll
 		{Name: "Selector", Wide: true, Description: doc["selector"],
 			Value: func(r *corev1.ReplicationController, _ time.Time) any { return labels.FormatLabels(r.Spec.Selector) }},
 	}
+}
+
+func replicationWarnings(r *corev1.ReplicationController) []string {
+	if r.Spec.Template == nil {
+		return nil
+	}
+	return TemplateWarnings(field.NewPath("spec", "template"), r.Spec.Template)
 }
 
 func defaultReplicationController(r *corev1.ReplicationController) {

@@ -171,7 +171,7 @@ func (s securityShown) MarshalJSON() ([]byte, error) {
 		all = append(all, namedField{name, s.spec.FieldByName(name)})
 	}
 	own := fieldsOf(reflect.ValueOf(s.context).Elem())
-	for _, name := range []string{"SELinuxOptions", "WindowsOptions", "RunAsUser", "RunAsGroup", "RunAsNonRoot", "SupplementalGroups", "SupplementalGroupsPolicy", "FSGroup", "Sysctls"} {
+	for _, name := range []string{"SELinuxOptions", "WindowsOptions", "RunAsUser", "RunAsGroup", "RunAsNonRoot", "SupplementalGroups", "SupplementalGroupsPolicy", "FSGroup", "FSGroupChangePolicy", "Sysctls"} {
 		i := slices.IndexFunc(own, func(f namedField) bool { return f.name == name })
 		all = append(all, own[i])
 		own = slices.Delete(own, i, i+1)

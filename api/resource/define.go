@@ -35,7 +35,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
 		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
-		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Others: d.Subresources.Others,
+		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Hidden: d.Hidden, WarningsUpdate: eraseWarnings2(d.WarningsUpdate), Others: d.Subresources.Others,
 
 		CreateOnUpdate: d.CreateOnUpdate, NeedsRevision: d.NeedsRevision, TTL: d.TTL, Virtual: d.Virtual,
 		Verbs: d.Verbs, DefaultPropagation: d.DefaultPropagation,
@@ -119,6 +119,13 @@ func eraseErrors2[T any](f func(a, b *T) field.ErrorList) func(a, b Object) fiel
 		return nil
 	}
 	return func(a, b Object) field.ErrorList { return f(cast[T](a), cast[T](b)) }
+}
+
+func eraseWarnings2[T any](f func(a, b *T) []string) func(a, b Object) []string {
+	if f == nil {
+		return nil
+	}
+	return func(a, b Object) []string { return f(cast[T](a), cast[T](b)) }
 }
 
 func eraseScale[T any](s *Scale[T]) *KindScale {

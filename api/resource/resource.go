@@ -12,6 +12,7 @@
 package resource
 
 import (
+	"maps"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -67,12 +68,17 @@ type Definition[T any] struct {
 	Name func(name string, prefix bool) []string
 	// Warnings are sent as Warning headers with a successful write.
 	Warnings func(*T) []string
+	// WarningsUpdate, if set, are sent with a successful update instead of Warnings; obj is what PrepareUpdate made. An update of
+	// status has none.
+	WarningsUpdate func(obj, old *T) []string
 	// WarningsCreate are sent with a successful create, before the others.
 	WarningsCreate func(*T) []string
 
 	Columns []Column[T]
 	// Ageless leaves the column Age out.
 	Ageless bool
+	// Hidden are annotations that stand for something else and do not show where only metadata is asked for.
+	Hidden []string
 	// Fields are the selectable fields beside metadata.name and metadata.namespace: all names with their values.
 	Fields func(*T) fields.Set
 	// FieldNames lists the names that Fields returns; others are refused.
@@ -165,8 +171,10 @@ type Kind struct {
 	Name           func(name string, prefix bool) []string
 	Warnings       func(Object) []string
 	WarningsCreate func(Object) []string
+	WarningsUpdate func(obj, old Object) []string
 	Columns        []KindColumn
 	Ageless        bool
+	Hidden         []string
 	Fields         func(Object) fields.Set
 	FieldNames     []string
 
@@ -203,6 +211,17 @@ type KindScale struct {
 	Get  func(Object) *autoscalingv1.Scale // metadata filled in too
 	Set  func(obj Object, replicas int32)
 	Path string
+}
+
+// Shown is metadata as it shows where only metadata is asked for.
+func (k *Kind) Shown(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	for _, key := range k.Hidden {
+		if _, ok := meta.Annotations[key]; ok {
+			meta.Annotations = maps.Clone(meta.Annotations)
+			delete(meta.Annotations, key)
+		}
+	}
+	return meta
 }
 
 // GroupResource names the resource in errors and rules.

@@ -20,6 +20,7 @@ import (
 // and is many times faster than encoding the value.
 func Append(dst []byte, kind *resource.Kind, rows []Row, meta metav1.ListMeta, o Options) ([]byte, error) {
 	columns := layoutOf(kind)
+	o.kind = kind
 	dst = append(dst, `{"kind":"Table","apiVersion":"meta.k8s.io/`...)
 	dst = append(dst, version(o)...)
 	dst = append(dst, `","metadata":`...)
@@ -70,7 +71,7 @@ func appendRow(dst []byte, columns []column, gvk schema.GroupVersionKind, r Row,
 	switch {
 	case o.Include == metav1.IncludeNone:
 		dst = append(dst, "null"...)
-	case o.Include != metav1.IncludeObject && r.JSON != nil:
+	case o.Include != metav1.IncludeObject && r.JSON != nil && len(o.kind.Hidden) == 0:
 		b, err := r.JSON()
 		if err != nil {
 			return nil, err

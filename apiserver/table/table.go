@@ -34,6 +34,8 @@ type Options struct {
 	NoHeaders bool
 	// Now is what ages are counted to.
 	Now time.Time
+
+	kind *resource.Kind
 }
 
 // Row is one object of a table.
@@ -57,6 +59,7 @@ func ParseInclude(value string) (metav1.IncludeObjectPolicy, error) {
 
 // Of renders objects of a kind. meta is that of their list; of a single object, ObjectMeta gives it.
 func Of(kind *resource.Kind, rows []Row, meta metav1.ListMeta, o Options) (*metav1.Table, error) {
+	o.kind = kind
 	return render(layoutOf(kind), kind.GroupVersionKind, rows, meta, o)
 }
 
@@ -128,7 +131,11 @@ func encode(gvk schema.GroupVersionKind, r Row, o Options) ([]byte, error) {
 		version = "v1"
 	}
 	partial := schema.GroupVersionKind{Group: "meta.k8s.io", Version: version, Kind: "PartialObjectMetadata"}
-	return codec.EncodeJSON(partial, &metav1.PartialObjectMetadata{ObjectMeta: metadata(r.Object)})
+	meta := metadata(r.Object)
+	if o.kind != nil {
+		meta = o.kind.Shown(meta)
+	}
+	return codec.EncodeJSON(partial, &metav1.PartialObjectMetadata{ObjectMeta: meta})
 }
 
 // metadata is that of any object, shared with it.
