@@ -6,6 +6,8 @@ KUBE_VERSION := v1.36.3
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 V            := k8s.io/component-base/version
 LDFLAGS      := -s -w -X main.version=$(VERSION) -X $(V).gitVersion=$(KUBE_VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=36
+# Managed fields are shared between the objects that have the same.
+export GOFLAGS += -tags=fieldsv1string
 PACKAGES     := containerd containernetworking-plugins nftables conntrack iproute2 busybox-static
 
 help: ## list the targets

@@ -247,6 +247,7 @@ func (r *registry) write(ctx context.Context, key string, obj resource.Object, e
 	if err != nil {
 		return nil, store.Record{}, err
 	}
+	r.cache.Share(obj)
 	w := watchcache.NewWritten(r.hub, obj)
 	rec, err := r.server.cfg.Store.Write(ctx, store.Op{Key: key, Value: value, Expect: expect, TTL: r.hub.TTL, Attachment: w})
 	if err != nil {

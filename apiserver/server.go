@@ -231,6 +231,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { s.tidy(ctx) })
 	defer cancel() // before wg.Wait
 	var server *http.Server
 	if s.cfg.Listener != nil {
@@ -252,6 +253,25 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	case err := <-failed:
 		return err
+	}
+}
+
+// tidyInterval is how often caches drop what nobody reads.
+const tidyInterval = 5 * time.Second
+
+// tidy keeps the caches small until ctx ends.
+func (s *Server) tidy(ctx context.Context) {
+	tick := time.NewTicker(tidyInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, c := range s.caches {
+				c.Tidy(now)
+			}
+		}
 	}
 }
 

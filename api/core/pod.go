@@ -20,6 +20,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 	Categories: []string{"all"},
 	Scope:      resource.Namespaced,
 	Default:    defaultPod,
+	Share:      sharePod,
 	PrepareCreate: func(p *corev1.Pod) {
 		p.Generation = 1
 		syncAppArmor(&p.ObjectMeta, &p.Spec)

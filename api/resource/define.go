@@ -34,6 +34,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 		Default: erase(d.Default), PrepareCreate: erase(d.PrepareCreate), PrepareUpdate: erase2(d.PrepareUpdate),
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
+		Share:          eraseShare(d.Share),
 		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
 		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Hidden: d.Hidden, WarningsUpdate: eraseWarnings2(d.WarningsUpdate), Others: d.Subresources.Others,
 
@@ -112,6 +113,13 @@ func eraseResult[T, R any](f func(*T) R) func(Object) R {
 		return nil
 	}
 	return func(o Object) R { return f(cast[T](o)) }
+}
+
+func eraseShare[T any](f func(*T, *Shared)) func(Object, *Shared) {
+	if f == nil {
+		return nil
+	}
+	return func(o Object, s *Shared) { f(cast[T](o), s) }
 }
 
 func eraseErrors2[T any](f func(a, b *T) field.ErrorList) func(a, b Object) field.ErrorList {

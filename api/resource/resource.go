@@ -74,6 +74,10 @@ type Definition[T any] struct {
 	// WarningsCreate are sent with a successful create, before the others.
 	WarningsCreate func(*T) []string
 
+	// Share replaces parts of an object that many objects have in common by those in memory already. It is called before
+	// an object is published.
+	Share func(*T, *Shared)
+
 	Columns []Column[T]
 	// Ageless leaves the column Age out.
 	Ageless bool
@@ -172,6 +176,7 @@ type Kind struct {
 	Warnings       func(Object) []string
 	WarningsCreate func(Object) []string
 	WarningsUpdate func(obj, old Object) []string
+	Share          func(Object, *Shared)
 	Columns        []KindColumn
 	Ageless        bool
 	Hidden         []string

@@ -4,7 +4,6 @@
 package fieldmanager
 
 import (
-	"bytes"
 	"reflect"
 	"slices"
 	"strings"
@@ -83,7 +82,7 @@ func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
 		a.Subresource != b.Subresource || (a.FieldsV1 == nil) != (b.FieldsV1 == nil) || !a.Time.Equal(b.Time) {
 		return false
 	}
-	return a.FieldsV1 == b.FieldsV1 || bytes.Equal(a.FieldsV1.GetRawBytes(), b.FieldsV1.GetRawBytes())
+	return a.FieldsV1 == b.FieldsV1 || a.FieldsV1.Equal(*b.FieldsV1)
 }
 
 // simple says that nothing about entries needs a conversion or merging of old managers.

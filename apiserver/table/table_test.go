@@ -120,7 +120,7 @@ func TestParseInclude(t *testing.T) {
 func TestAppendIsTheEncodedTable(t *testing.T) {
 	odd := configMap()
 	odd.Annotations = map[string]string{"a": `quote " slash \\" <tag> é` + "\n", `"`: "}"}
-	odd.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{}}`)}}}
+	odd.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)}}
 	empty := &corev1.ConfigMap{}
 	for _, o := range []table.Options{
 		{Now: start}, {Now: start, Version: "v1beta1", NoHeaders: true},

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,7 @@ var ErrGone = errors.New("revision is no longer in the history")
 const (
 	historyMin = 512
 	historyMax = 16384
-	historyAge = 90 * time.Second
+	historyAge = 15 * time.Second
 	treeDegree = 16
 )
 
@@ -51,6 +52,7 @@ type Cache struct {
 	cfg    Config
 	prefix string
 	ready  chan struct{}
+	shared resource.Shared
 
 	newest  atomic.Pointer[Snapshot]
 	written atomic.Int64 // the newest revision that this process knows to be written to the kind
@@ -219,7 +221,15 @@ func (c *Cache) entry(r *store.Record) (*Entry, error) {
 		return nil, err
 	}
 	obj.SetResourceVersion(strconv.FormatInt(r.Modified, 10))
+	c.Share(obj)
 	return NewEntry(c.cfg.Kind, r.Key, obj, r.Modified), nil
+}
+
+// Share makes an object that nobody else has share its parts with others.
+func (c *Cache) Share(obj resource.Object) {
+	if c.cfg.Kind.Share != nil {
+		c.cfg.Kind.Share(obj, &c.shared)
+	}
 }
 
 // Decode makes the entry of a record that was read from the store.
@@ -284,6 +294,26 @@ func (c *Cache) trim(now time.Time) {
 	c.oldest = c.history[n-1].Revision
 	clear(c.history[:n])
 	c.history, c.times, c.first = c.history[n:], c.times[n:], c.first+uint64(n)
+}
+
+// Tidy forgets history beyond its bounds, and the encodings of objects that nobody has read since the call before. It
+// returns the bytes of the encodings. Call it now and then.
+func (c *Cache) Tidy(now time.Time) int {
+	c.mu.Lock()
+	c.trim(now)
+	history := slices.Clone(c.history)
+	c.mu.Unlock()
+	freed := 0
+	for _, ev := range history {
+		freed += ev.tidy()
+	}
+	if s := c.newest.Load(); s != nil {
+		s.Range("", "", func(e *Entry) bool {
+			freed += e.tidy()
+			return true
+		})
+	}
+	return freed
 }
 
 // Wrote tells the cache that a write to the kind got this revision, so that Fresh waits for it.

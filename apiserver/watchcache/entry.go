@@ -12,8 +12,8 @@ import (
 	"knarr.dev/api/resource"
 )
 
-// Entry is one object at one revision: decoded, and encoded at most once in each form. It is immutable and shared by
-// all readers.
+// Entry is one object at one revision: decoded, and encoded once in each form that is asked for. It is immutable and
+// shared by all readers. Encodings that nobody has read for a while are dropped; see Cache.Tidy.
 type Entry struct {
 	Key string
 	// Object carries its resourceVersion. It must never be modified.
@@ -22,6 +22,7 @@ type Entry struct {
 	Kind     *resource.Kind
 
 	labels      Labels
+	read        atomic.Bool // an encoding was read since the last Tidy
 	json, proto atomic.Pointer[[]byte]
 	form        atomic.Pointer[Entry]
 }
@@ -37,15 +38,18 @@ func (e *Entry) MayHave(l Labels) bool { return e.labels&l == l }
 
 // JSON is the object in JSON; that of built-in kinds has no kind and apiVersion.
 func (e *Entry) JSON() ([]byte, error) {
-	return once(&e.json, func() ([]byte, error) { return codec.MarshalJSON(e.Object) })
+	return e.encoded(&e.json, func() ([]byte, error) { return codec.MarshalJSON(e.Object) })
 }
 
 // Proto is the protobuf message of the object, without the envelope. Kinds without protobuf give codec.ErrNoProto.
 func (e *Entry) Proto() ([]byte, error) {
-	return once(&e.proto, func() ([]byte, error) { return codec.MarshalProto(e.Object) })
+	return e.encoded(&e.proto, func() ([]byte, error) { return codec.MarshalProto(e.Object) })
 }
 
-func once(at *atomic.Pointer[[]byte], encode func() ([]byte, error)) ([]byte, error) {
+func (e *Entry) encoded(at *atomic.Pointer[[]byte], encode func() ([]byte, error)) ([]byte, error) {
+	if !e.read.Load() {
+		e.read.Store(true)
+	}
 	if b := at.Load(); b != nil {
 		return *b, nil
 	}
@@ -53,9 +57,25 @@ func once(at *atomic.Pointer[[]byte], encode func() ([]byte, error)) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	// Two readers may encode at once; both results are the same.
-	at.CompareAndSwap(nil, &b)
-	return *at.Load(), nil
+	at.Store(&b) // two readers may encode at once; both results are the same
+	return b, nil
+}
+
+// tidy drops the encodings unless they were read since the last call, and returns the bytes that were freed.
+func (e *Entry) tidy() int {
+	if e.read.Swap(false) {
+		return 0
+	}
+	freed := 0
+	for _, at := range []*atomic.Pointer[[]byte]{&e.json, &e.proto} {
+		if b := at.Swap(nil); b != nil {
+			freed += len(*b)
+		}
+	}
+	if f := e.form.Swap(nil); f != nil {
+		freed += f.tidy()
+	}
+	return freed
 }
 
 // As returns the entry in the form of kind: e itself, or its conversion to a kind that is stored as e's.
@@ -126,4 +146,19 @@ func (e *Event) Left() *Entry {
 	}
 	e.left.CompareAndSwap(nil, e.Prev.at(e.Revision))
 	return e.left.Load()
+}
+
+// tidy drops the encodings of what is not current any more.
+func (e *Event) tidy() int {
+	freed := 0
+	if e.Deleted {
+		freed = e.Entry.tidy()
+	}
+	if e.Prev != nil {
+		freed += e.Prev.tidy()
+	}
+	if l := e.left.Load(); l != nil {
+		freed += l.tidy()
+	}
+	return freed
 }

@@ -35,6 +35,7 @@ func agentCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "knarr ready in %v  node %s of %s\n", time.Since(begin).Round(time.Millisecond), a.Node(), a.Server())
+			go keepSmall(c.Context())
 			<-a.Done() // ctx ended or something failed
 			return a.Close()
 		},
