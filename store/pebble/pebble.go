@@ -25,6 +25,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"knarr.dev/store"
+	"knarr.dev/store/internal/feed"
 )
 
 // Limits of the store.
@@ -61,8 +62,10 @@ type Store struct {
 	// revision is the newest published one; compacted the newest that is forgotten.
 	revision, compacted atomic.Int64
 
-	watches watches
-	// swept is the revision below which no row of the log is left, as far as is known; watches.compacting guards it.
+	feed *feed.Feed
+
+	compacting sync.Mutex // serialises compactions
+	// swept is the revision below which no row of the log is left, as far as is known; compacting guards it.
 	swept int64
 	// marks remember when revisions were given, for the history window; only the sequencer uses them.
 	marks []mark
@@ -116,7 +119,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
 	}
-	s.watches.start(s.revision.Load())
+	s.feed = feed.New(feed.Config{Revision: s.revision.Load(), Past: s.history, Current: s.acknowledged})
 	go s.sequence()
 	return s, nil
 }
@@ -178,7 +181,7 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.done
-		s.watches.close()
+		s.feed.Close()
 		err = s.db.Close()
 	})
 	return err

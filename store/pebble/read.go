@@ -95,7 +95,11 @@ func one(r reader, q store.Query, page *store.Page) error {
 // list walks the versions of all keys with a prefix and takes the newest of each that the page's revision sees.
 func (s *Store) list(ctx context.Context, r reader, q store.Query, page *store.Page) error {
 	lower := append([]byte{tableVersions}, q.Key...)
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: prefixEnd(lower)})
+	upper := prefixEnd(lower)
+	if q.After > q.Key {
+		lower = append(versionKey(q.After, 0), 0)
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return err
 	}
@@ -162,8 +166,8 @@ func (s *Store) Compact(_ context.Context, rev int64) error {
 // compact drops the log up to rev and every version that a newer one, not after rev, replaced. It may run beside reads
 // and itself: it only ever deletes what nobody may read.
 func (s *Store) compact(rev int64) error {
-	s.watches.compacting.Lock()
-	defer s.watches.compacting.Unlock()
+	s.compacting.Lock()
+	defer s.compacting.Unlock()
 	from := s.compacted.Load()
 	if rev <= from {
 		return nil

@@ -118,7 +118,7 @@ func (s *Store) commit(batch []*write) {
 		// Whether the batch is on disk is open; going on could give its revisions to other writes.
 		panic(fmt.Sprintf("store: commit of revisions up to %d: %v", revision, err))
 	}
-	s.watches.publish(events)
+	s.feed.Publish(events, revision)
 	s.revision.Store(revision)
 	if n := len(s.marks); n == 0 || now.Sub(s.marks[n-1].at) >= housekeepEvery {
 		s.marks = append(s.marks, mark{now, revision})

@@ -71,6 +71,9 @@ func Run(t *testing.T, b Backend) {
 		{"concurrent writers", testConcurrent},
 		{"close", testClose},
 		{"random histories", testRandom},
+		{"drawn histories", testHistories},
+		{"linearizability", testLinearizable},
+		{"many watchers", testManyWatchers},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := NewClock()

@@ -49,8 +49,8 @@ type Feed struct {
 	size   int
 	newest int64
 	groups map[string]*group
-	// lengths counts the groups by the length of their prefix.
-	lengths map[int]int
+	// lengths are those of the groups' prefixes, each once.
+	lengths []int
 	moved   chan struct{} // closed when newest grows; nil while nobody waits
 	closed  bool
 }
@@ -67,7 +67,7 @@ type group struct {
 func New(c Config) *Feed {
 	return &Feed{
 		config: c, history: make(chan struct{}, maxHistory), from: c.Revision, newest: c.Revision,
-		groups: map[string]*group{}, lengths: map[int]int{},
+		groups: map[string]*group{},
 	}
 }
 
@@ -153,11 +153,21 @@ func (f *Feed) advance(revision int64) {
 
 // matching calls each for the groups whose prefix a key has.
 func (f *Feed) matching(key string, each func(*group)) {
-	for n := range f.lengths {
+	for _, n := range f.lengths {
 		if n <= len(key) {
 			if g := f.groups[key[:n]]; g != nil {
 				each(g)
 			}
+		}
+	}
+}
+
+// measure finds the lengths of prefixes, after groups came or went.
+func (f *Feed) measure() {
+	f.lengths = f.lengths[:0]
+	for prefix := range f.groups {
+		if !slices.Contains(f.lengths, len(prefix)) {
+			f.lengths = append(f.lengths, len(prefix))
 		}
 	}
 }

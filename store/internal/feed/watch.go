@@ -35,7 +35,7 @@ func (f *Feed) Watch(prefix string, after int64) (*Watch, error) {
 	if g == nil {
 		g = &group{last: f.newest, dropped: f.from} // it is not known what was before
 		f.groups[prefix] = g
-		f.lengths[len(prefix)]++
+		f.measure()
 	}
 	g.watches++
 	return &Watch{feed: f, prefix: prefix, group: g, done: make(chan struct{}), position: after}, nil
@@ -52,9 +52,7 @@ func (w *Watch) Close() {
 			return
 		}
 		delete(f.groups, w.prefix)
-		if f.lengths[len(w.prefix)]--; f.lengths[len(w.prefix)] == 0 {
-			delete(f.lengths, len(w.prefix))
-		}
+		f.measure()
 	})
 }
 
