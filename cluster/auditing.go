@@ -111,7 +111,7 @@ func (c *Cluster) auditor() (*audit.Auditor, error) {
 				MaxWait: orNumber(a.WebhookBatchMaxWait, 30*time.Second), QPS: 10, Burst: 15, Log: c.log,
 			}, a.WebhookTruncateEnabled, a.WebhookTruncateMaxEventSize))
 	}
-	return audit.New(policy, sinks, nil), nil
+	return audit.New(policy, sinks, nil, c.metrics), nil
 }
 
 func (c *Cluster) auditSink(name string, to audit.Sink, batch bool, config audit.BatchConfig, truncate bool, most int) audit.Sink {

@@ -248,7 +248,7 @@ func (c *Cluster) serverTLS() (*tls.Config, error) {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: certificate,
 		ClientAuth:     tls.RequestClientCert, // verified by authn, so that a bad one is a 401 and not a broken connection
-		ClientCAs:      c.pki.ClientCAs(),
+		ClientCAs:      c.acceptedCAs(),
 		NextProtos:     []string{"h2", "http/1.1"},
 	}, nil
 }

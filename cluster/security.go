@@ -225,6 +225,19 @@ func (c *Cluster) identities(issuer *authn.Issuer) (authn.Config, error) {
 	return config, err
 }
 
+// acceptedCAs are the authorities that the server names when it asks for client certificates: clients show no others. Whether a
+// certificate is good is decided by authn.
+func (c *Cluster) acceptedCAs() *x509.CertPool {
+	pool := c.pki.ClientCAs().Clone()
+	pool.AppendCertsFromPEM(c.pki.Certificate(pki.FrontProxyCA))
+	for _, file := range []string{c.config.Security.ClientCAFile, c.config.Security.RequestHeaderClientCAFile} {
+		if data, err := os.ReadFile(file); file != "" && err == nil { // what is wrong with it has been said
+			pool.AppendCertsFromPEM(data)
+		}
+	}
+	return pool
+}
+
 // joined adds certificates to a pool that may change; the result changes only when the pool does.
 func joined(own func() *x509.CertPool, extra []byte) func() *x509.CertPool {
 	type pair struct{ of, both *x509.CertPool }

@@ -94,13 +94,19 @@ func (m *memory) Write(events ...*auditv1.Event) {
 	m.events, m.calls = append(m.events, events...), m.calls+1
 }
 
+func (m *memory) seen() (events, calls int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.events), m.calls
+}
+
 func record(t *testing.T, to Sink, level string) *Record {
 	t.Helper()
 	p, err := ParsePolicy([]byte("{apiVersion: audit.k8s.io/v1, kind: Policy, omitManagedFields: true, rules: [{level: " + level + "}]}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := New(p, []Sink{to}, func() time.Time { return time.Unix(2, 0) })
+	a := New(p, []Sink{to}, func() time.Time { return time.Unix(2, 0) }, nil)
 	return a.Begin(&Request{User: &call.Identity{Name: "jane"}, Verb: "create", Version: "v1", Resource: "pods", Namespace: "n"},
 		Origin{ID: "id", URI: "/api/v1/namespaces/n/pods", Received: time.Unix(1, 0)})
 }
@@ -150,18 +156,19 @@ func TestBatchIsBounded(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- b.Run(ctx) }()
 		synctest.Wait()
-		if len(m.events) != 8 || m.calls != 2 || b.Dropped() != 2 {
-			t.Errorf("%d events in %d batches, %d dropped", len(m.events), m.calls, b.Dropped())
+		if events, calls := m.seen(); events != 8 || calls != 2 || b.Dropped() != 2 {
+			t.Errorf("%d events in %d batches, %d dropped", events, calls, b.Dropped())
 		}
 		time.Sleep(time.Second) // virtual
 		synctest.Wait()
-		if len(m.events) != 10 {
-			t.Errorf("%d events after the longest wait", len(m.events))
+		if events, _ := m.seen(); events != 10 {
+			t.Errorf("%d events after the longest wait", events)
 		}
 		b.Write(&auditv1.Event{})
 		cancel()
-		if <-done; len(m.events) != 11 {
-			t.Errorf("%d events at the end", len(m.events))
+		<-done
+		if events, _ := m.seen(); events != 11 {
+			t.Errorf("%d events at the end", events)
 		}
 	})
 }

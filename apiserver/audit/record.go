@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -36,14 +37,28 @@ type Auditor struct {
 	policy *Policy
 	sinks  []Sink
 	now    func() time.Time
+	events prometheus.Counter
+	levels *prometheus.CounterVec
 }
 
-// New returns an auditor; now is time.Now if nil.
-func New(policy *Policy, sinks []Sink, now func() time.Time) *Auditor {
+// New returns an auditor; now is time.Now if nil. Its metrics are named as Kubernetes names them; metrics may be nil.
+func New(policy *Policy, sinks []Sink, now func() time.Time, metrics *prometheus.Registry) *Auditor {
 	if now == nil {
 		now = time.Now
 	}
-	return &Auditor{policy: policy, sinks: sinks, now: now}
+	a := &Auditor{
+		policy: policy, sinks: sinks, now: now,
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "apiserver_audit_event_total", Help: "Counter of audit events generated and sent to the audit backend.",
+		}),
+		levels: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_audit_level_total", Help: "Counter of policy levels for audit events (1 per request).",
+		}, []string{"level"}),
+	}
+	if metrics != nil {
+		metrics.MustRegister(a.events, a.levels)
+	}
+	return a
 }
 
 // Origin says where a request comes from.
@@ -56,6 +71,7 @@ type Origin struct {
 // Begin returns the record of a request, or nil if the policy does not want it.
 func (a *Auditor) Begin(r *Request, o Origin) *Record {
 	v := a.policy.decide(r)
+	a.levels.WithLabelValues(string(v.level)).Inc()
 	if v.level == auditv1.LevelNone {
 		return nil
 	}
@@ -309,6 +325,7 @@ func (r *Record) emit(stage auditv1.Stage, code int) {
 		status.Code = int32(code)
 		e.ResponseStatus = &status
 	}
+	r.auditor.events.Inc()
 	for _, s := range r.auditor.sinks {
 		s.Write(&e)
 	}

@@ -14,6 +14,7 @@ import (
 	apiserverv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
 	"sigs.k8s.io/yaml"
 
+	"knarr.dev/api/call"
 	"knarr.dev/apiserver/callout"
 )
 
@@ -42,6 +43,25 @@ func Decide(ctx context.Context, by Authorizer, a *Attributes) (Decision, string
 		return Allow, reason, err
 	}
 	return NoOpinion, reason, err
+}
+
+// Unresolved says why the rules of a user cannot all be listed; nil if they can. Only RBAC has rules to list.
+func Unresolved(by Authorizer, user *call.Identity) (problems []error) {
+	switch a := by.(type) {
+	case union:
+		for _, member := range a {
+			problems = append(problems, Unresolved(member, user)...)
+		}
+	case *Dynamic:
+		return Unresolved(a.get(), user)
+	case *Webhook:
+		problems = append(problems, errors.New("webhook authorizer does not support user rule resolution"))
+	case *Node:
+		if NodeName(user) != "" {
+			problems = append(problems, errors.New("node authorizer does not support user rule resolution"))
+		}
+	}
+	return problems
 }
 
 // Chain asks the superuser rule and then each member, until one decides.

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/authentication"
@@ -226,6 +227,7 @@ func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Reques
 	if err != nil {
 		return nil, err
 	}
+	missing = append(missing, authz.Unresolved(v.authorizer, user)...)
 	review.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}, Incomplete: len(missing) > 0,
 	}
@@ -242,11 +244,9 @@ func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Reques
 			})
 		}
 	}
-	texts := make([]string, 0, len(missing))
-	for _, err := range missing {
-		texts = append(texts, err.Error())
+	if len(missing) > 0 {
+		review.Status.EvaluationError = utilerrors.NewAggregate(missing).Error()
 	}
-	review.Status.EvaluationError = strings.Join(texts, ", ")
 	review.Spec = authorizationv1.SelfSubjectRulesReviewSpec{} // Kubernetes does not repeat it
 	return review, nil
 }
