@@ -158,7 +158,7 @@ func ownStatus(o resource.Object, manager, version, condition string, reason boo
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	entry := metav1.ManagedFieldsEntry{
 		Manager: manager, Operation: metav1.ManagedFieldsOperationApply, APIVersion: version, Subresource: "status", Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields),
 	}
 	kept := slices.DeleteFunc(slices.Clone(o.GetManagedFields()), func(e metav1.ManagedFieldsEntry) bool {
 		return e.Manager == manager && e.Subresource == "status"
