@@ -5,14 +5,17 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -88,6 +91,7 @@ func (v *reviews) subjectAccess(ctx context.Context, _ *call.Identity, r *call.R
 	}
 	problems := checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
 	problems = append(problems, checkWho(&review.Spec)...)
+	problems = append(problems, checkMeta(review.ObjectMeta)...)
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
 	}
@@ -100,7 +104,8 @@ func (v *reviews) selfAccess(ctx context.Context, user *call.Identity, r *call.R
 	if !ok {
 		return nil, wrongBody(r)
 	}
-	if problems := checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes); len(problems) > 0 {
+	problems := append(checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes), checkMeta(review.ObjectMeta)...)
+	if len(problems) > 0 {
 		return nil, invalidReview(problems)
 	}
 	review.Status = v.decide(ctx, user, review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
@@ -112,20 +117,21 @@ func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Req
 	if !ok {
 		return nil, wrongBody(r)
 	}
-	if review.Namespace == "" {
-		review.Namespace = r.Namespace
+	if review.Namespace != "" && review.Namespace != r.Namespace {
+		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
+	review.Namespace = r.Namespace
 	spec := field.NewPath("spec")
 	problems := checkWho(&review.Spec)
 	switch {
 	case review.Spec.NonResourceAttributes != nil:
-		// The value is shown with the names of Go's fields.
-		shown := struct{ Path, Verb string }{review.Spec.NonResourceAttributes.Path, review.Spec.NonResourceAttributes.Verb}
-		problems = append(problems, field.Invalid(spec.Child("nonResourceAttributes"), shown, "disallowed on this kind of request"))
+		problems = append(problems, field.Invalid(spec.Child("nonResourceAttributes"), shownPath(review.Spec.NonResourceAttributes), "disallowed on this kind of request"))
 	case review.Spec.ResourceAttributes == nil:
 		problems = append(problems, checkWhat(nil, nil)...)
 	case review.Spec.ResourceAttributes.Namespace != review.Namespace:
 		problems = append(problems, field.Invalid(spec.Child("resourceAttributes", "namespace"), review.Spec.ResourceAttributes.Namespace, "must match metadata.namespace"))
+	default:
+		problems = append(problems, checkSelectors(review.Spec.ResourceAttributes, spec.Child("resourceAttributes"))...)
 	}
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
@@ -134,15 +140,77 @@ func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Req
 	return review, nil
 }
 
-func checkWhat(about *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) field.ErrorList {
+func checkWhat(about *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) (problems field.ErrorList) {
 	spec := field.NewPath("spec")
 	switch {
 	case about != nil && path != nil:
-		return field.ErrorList{field.Invalid(spec.Child("nonResourceAttributes"), path, "cannot be specified in combination with resourceAttributes")}
+		problems = append(problems, field.Invalid(spec.Child("nonResourceAttributes"), shownPath(path), "cannot be specified in combination with resourceAttributes"))
 	case about == nil && path == nil:
-		return field.ErrorList{field.Invalid(spec.Child("resourceAttributes"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+		problems = append(problems, field.Invalid(spec.Child("resourceAttributes"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 	}
-	return nil
+	if about != nil {
+		problems = append(problems, checkSelectors(about, spec.Child("resourceAttributes"))...)
+	}
+	return problems
+}
+
+// shownPath is how Kubernetes quotes a path: with the names of Go's fields.
+func shownPath(path *authorizationv1.NonResourceAttributes) any {
+	return struct{ Path, Verb string }{path.Path, path.Verb}
+}
+
+// checkSelectors checks the form of selectors; what does not parse is no error, it limits nothing.
+func checkSelectors(about *authorizationv1.ResourceAttributes, at *field.Path) (problems field.ErrorList) {
+	form := func(at *field.Path, raw string, requirements int) {
+		switch {
+		case raw != "" && requirements > 0:
+			problems = append(problems, field.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements"))
+		case raw == "" && requirements == 0:
+			problems = append(problems, field.Required(at.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", at)))
+		}
+	}
+	if f := about.FieldSelector; f != nil {
+		at := at.Child("fieldSelector")
+		form(at, f.RawSelector, len(f.Requirements))
+		for i := range f.Requirements {
+			problems = append(problems, checkFieldRequirement(&f.Requirements[i], at.Child("requirements").Index(i))...)
+		}
+	}
+	if l := about.LabelSelector; l != nil {
+		at := at.Child("labelSelector")
+		form(at, l.RawSelector, len(l.Requirements))
+		for i := range l.Requirements {
+			problems = append(problems, metavalidation.ValidateLabelSelectorRequirement(
+				l.Requirements[i], metavalidation.LabelSelectorValidationOptions{}, at.Child("requirements").Index(i))...)
+		}
+	}
+	return problems
+}
+
+func checkFieldRequirement(q *metav1.FieldSelectorRequirement, at *field.Path) (problems field.ErrorList) {
+	if q.Key == "" {
+		problems = append(problems, field.Required(at.Child("key"), "must be specified"))
+	}
+	switch q.Operator {
+	case metav1.FieldSelectorOpIn, metav1.FieldSelectorOpNotIn:
+		if len(q.Values) == 0 {
+			problems = append(problems, field.Required(at.Child("values"), "must be specified when `operator` is 'In' or 'NotIn'"))
+		}
+	case metav1.FieldSelectorOpExists, metav1.FieldSelectorOpDoesNotExist:
+		if len(q.Values) > 0 {
+			problems = append(problems, field.Forbidden(at.Child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"))
+		}
+	}
+	return problems
+}
+
+// checkMeta refuses metadata: reviews are not stored.
+func checkMeta(meta metav1.ObjectMeta) field.ErrorList {
+	meta.ManagedFields = nil
+	if equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}
 }
 
 func checkWho(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
@@ -165,54 +233,75 @@ func subject(spec *authorizationv1.SubjectAccessReviewSpec) *call.Identity {
 
 func (v *reviews) decide(ctx context.Context, user *call.Identity, about *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
 	a := &authz.Attributes{User: user}
+	var problems []error
 	if about != nil {
 		a.Verb, a.Group, a.Version, a.Resource = about.Verb, about.Group, about.Version, about.Resource
 		a.Subresource, a.Namespace, a.Name = about.Subresource, about.Namespace, about.Name
-		a.Fields, a.Labels = fieldsOf(about.FieldSelector), labelsOf(about.LabelSelector)
+		var ok bool
+		if a.Fields, ok = fieldsOf(about.FieldSelector); !ok {
+			problems = append(problems, errors.New("spec.resourceAttributes.fieldSelector ignored due to parse error"))
+		}
+		if a.Labels, ok = labelsOf(about.LabelSelector); !ok {
+			problems = append(problems, errors.New("spec.resourceAttributes.labelSelector ignored due to parse error"))
+		}
 	} else {
 		a.Verb, a.Path = path.Verb, path.Path
 	}
 	decision, reason, err := authz.Decide(ctx, v.authorizer, a)
 	status := authorizationv1.SubjectAccessReviewStatus{Allowed: decision == authz.Allow, Denied: decision == authz.Deny, Reason: reason}
 	if err != nil {
-		status.EvaluationError = err.Error()
+		problems = append([]error{err}, problems...)
+	}
+	if len(problems) > 0 {
+		status.EvaluationError = utilerrors.NewAggregate(problems).Error()
 	}
 	return status
 }
 
-// fieldsOf reads the equalities of a selector; the rest limits nothing.
-func fieldsOf(f *authorizationv1.FieldSelectorAttributes) fields.Selector {
+// fieldsOf reads the equalities of a selector; the rest limits nothing. It is false if the selector makes no sense.
+func fieldsOf(f *authorizationv1.FieldSelectorAttributes) (fields.Selector, bool) {
 	if f == nil {
-		return fields.Everything()
+		return fields.Everything(), true
 	}
-	if selector, err := fields.ParseSelector(f.RawSelector); f.RawSelector != "" && err == nil {
-		return selector
+	if f.RawSelector != "" {
+		selector, err := fields.ParseSelector(f.RawSelector)
+		if err != nil {
+			return fields.Everything(), false
+		}
+		return selector, true
 	}
 	var terms []fields.Selector
+	known := true
 	for _, r := range f.Requirements {
+		switch r.Operator {
+		case metav1.FieldSelectorOpIn, metav1.FieldSelectorOpNotIn, metav1.FieldSelectorOpExists, metav1.FieldSelectorOpDoesNotExist:
+		default:
+			known = false
+		}
 		if r.Operator == metav1.FieldSelectorOpIn && len(r.Values) == 1 {
 			terms = append(terms, fields.OneTermEqualSelector(r.Key, r.Values[0]))
 		}
 	}
-	return fields.AndSelectors(terms...)
+	return fields.AndSelectors(terms...), known
 }
 
 // labelsOf reads a selector; what it cannot read limits nothing.
-func labelsOf(l *authorizationv1.LabelSelectorAttributes) labels.Selector {
+func labelsOf(l *authorizationv1.LabelSelectorAttributes) (labels.Selector, bool) {
 	if l == nil {
-		return nil
+		return nil, true
 	}
 	if l.RawSelector != "" {
-		if selector, err := labels.Parse(l.RawSelector); err == nil {
-			return selector
+		selector, err := labels.Parse(l.RawSelector)
+		if err != nil {
+			return nil, false
 		}
-		return nil
+		return selector, true
 	}
 	selector, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: l.Requirements})
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	return selector
+	return selector, true
 }
 
 func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Request) (resource.Object, error) {

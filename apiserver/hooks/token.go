@@ -145,6 +145,9 @@ func (t *tokens) bind(ctx context.Context, b *authn.Bound, account *corev1.Servi
 	if kind == nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
 	}
+	if ref.Name == "" {
+		return apierrors.NewBadRequest("Name parameter required.")
+	}
 	o, err := t.reader.Get(ctx, kind, namespace, ref.Name)
 	if err != nil {
 		return err
