@@ -231,6 +231,7 @@ func (s *Server) builtinHooks() []hooks.Hook {
 		hooks.Binding(objects), hooks.Eviction(objects), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
 		hooks.Approval(), s.componentStatus(),
 	}
+	all = append(all, hooks.Devices(objects)...)
 	served := all[:0]
 	for _, h := range all {
 		if s.registries[h.Kind] != nil {

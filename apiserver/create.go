@@ -219,7 +219,7 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
 	errs = append(errs, changes...)
 	if k.Resource != "events" { // which has no rules of its own for metadata
-		if k.Resource != "limitranges" && k.Group != admissionGroup { // which have none for updates
+		if !checkedOnce(k) {
 			errs = append(errs, changes...)
 		}
 		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
@@ -234,6 +234,15 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	return errs
 }
 
+// checkedOnce names the kinds that have no rules of their own for changes of metadata.
+func checkedOnce(k *resource.Kind) bool {
+	switch k.Resource {
+	case "limitranges", "persistentvolumes", "prioritylevelconfigurations", "volumeattachments":
+		return true
+	}
+	return k.Group == admissionGroup
+}
+
 // served is the form of a stored object in which it is asked for.
 func (r *registry) served(hub resource.Object) resource.Object {
 	if obj, err := r.kind.Stored.FromHub(hub); err == nil {
@@ -245,7 +254,7 @@ func (r *registry) served(hub resource.Object) resource.Object {
 // finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.
 func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
 	switch k.Resource {
-	case "events", "leases", "poddisruptionbudgets":
+	case "events", "leases", "poddisruptionbudgets", "runtimeclasses":
 		return nil
 	}
 	if k.Group == admissionGroup {

@@ -215,6 +215,9 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 			if r.kind.Group == "batch" {
 				return apierrors.NewBadRequest(fmt.Sprintf("field label %q not supported for %s", req.Field, r.kind.Kind))
 			}
+			if r.kind.Resource == "resourceslices" {
+				return apierrors.NewBadRequest(fmt.Sprintf("field label not supported for %s: %s", r.kind.GroupVersionKind, req.Field))
+			}
 			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
 		}
 	}

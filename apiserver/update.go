@@ -182,23 +182,27 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	if o.Subresource == "status" {
 		asked := objectMeta(hub)
 		r.hub.Status.Prepare(hub, old)
-		// Writers of status may change what clients own of metadata too.
 		hub.SetManagedFields(asked.ManagedFields)
-		hub.SetLabels(asked.Labels)
-		hub.SetAnnotations(asked.Annotations)
-		hub.SetFinalizers(asked.Finalizers)
+		if !r.hub.Status.KeepMetadata { // else writers of status may change what clients own of metadata too
+			hub.SetLabels(asked.Labels)
+			hub.SetAnnotations(asked.Annotations)
+			hub.SetFinalizers(asked.Finalizers)
+		}
 		hub.SetResourceVersion(old.GetResourceVersion())
 	} else if (o.Subresource == "" || o.Subresource == "scale") && r.hub.PrepareUpdate != nil {
 		r.hub.PrepareUpdate(hub, old)
 	}
 	a.Object = hub
-	if h := r.hook(""); o.Subresource == "" && h != nil && h.BeforeUpdate != nil {
+	if h := r.hook(o.Subresource); (o.Subresource == "" || o.Subresource == "status") && h != nil && h.BeforeUpdate != nil {
 		if err := h.BeforeUpdate(ctx, a); err != nil {
 			return nil, err
 		}
 	}
-	if o.Subresource != "status" {
+	switch {
+	case o.Subresource != "status":
 		warnings = append(warnings, r.updateWarnings(hub, obj, old)...)
+	case r.hub.Status.Warnings != nil:
+		warnings = append(warnings, r.hub.Status.Warnings(hub)...)
 	}
 	if errs := r.updateProblems(o, hub, old); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)

@@ -4,10 +4,13 @@
 package devices
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -23,5 +26,18 @@ var DeviceClasses = resource.WithList(resource.Define(resource.Definition[resour
 			c.Generation++
 		}
 	},
-	Columns: []resource.Column[resourcev1.DeviceClass]{},
+	Validate: func(c *resourcev1.DeviceClass) field.ErrorList { return ValidateClass(c, nil) },
 }), func() runtime.Object { return new(resourcev1.DeviceClassList) })
+
+// ValidateClass checks a class.
+func ValidateClass(c *resourcev1.DeviceClass, compile Compile) field.ErrorList {
+	at := field.NewPath("spec")
+	problems := validateSelectors(c.Spec.Selectors, compile, at.Child("selectors"))
+	problems = append(problems, checked(c.Spec.Config, resourcev1.DeviceConfigMaxSize, nil, func(c *resourcev1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
+		return validateConfiguration(&c.DeviceConfiguration, at)
+	}, at.Child("config"))...)
+	if n := c.Spec.ExtendedResourceName; n != nil && !core.ExtendedResource(corev1.ResourceName(*n)) {
+		problems = append(problems, field.Invalid(at.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
+	}
+	return problems
+}

@@ -18,11 +18,22 @@ import (
 // ResourceClaims ask for devices.
 var ResourceClaims = resource.WithList(resource.Define(resource.Definition[resourcev1.ResourceClaim]{
 	Group: "resource.k8s.io", Version: "v1", Kind: "ResourceClaim", Resource: "resourceclaims",
-	Scope:         resource.Namespaced,
-	StoragePath:   "resourceclaims",
-	Default:       func(c *resourcev1.ResourceClaim) { defaultClaim(&c.Spec) },
-	PrepareCreate: func(c *resourcev1.ResourceClaim) { c.Status = resourcev1.ResourceClaimStatus{} },
-	PrepareUpdate: func(c, old *resourcev1.ResourceClaim) { c.Status = *old.Status.DeepCopy() },
+	Scope:       resource.Namespaced,
+	StoragePath: "resourceclaims",
+	Default: func(c *resourcev1.ResourceClaim) {
+		defaultClaim(&c.Spec)
+		if c.Status.Allocation != nil {
+			for i := range c.Status.Allocation.Devices.Results {
+				defaultTolerations(c.Status.Allocation.Devices.Results[i].Tolerations)
+			}
+		}
+	},
+	PrepareCreate: func(c *resourcev1.ResourceClaim) {
+		c.Status = resourcev1.ResourceClaimStatus{}
+		dropEmpty(&c.Spec)
+	},
+	PrepareUpdate:  func(c, old *resourcev1.ResourceClaim) { c.Status = *old.Status.DeepCopy() },
+	ValidateCreate: func(c *resourcev1.ResourceClaim) field.ErrorList { return ValidateClaim(c, nil) },
 	ValidateUpdate: func(c, old *resourcev1.ResourceClaim) field.ErrorList {
 		return immutableShown(c.Spec, old.Spec, field.NewPath("spec"))
 	},
@@ -34,20 +45,29 @@ var ResourceClaims = resource.WithList(resource.Define(resource.Definition[resou
 			status := c.Status
 			*c = *old.DeepCopy()
 			c.Status = status
-		}},
+		}, Validate: ValidateStatus, KeepMetadata: true},
 	},
 }), func() runtime.Object { return new(resourcev1.ResourceClaimList) })
 
 // ResourceClaimTemplates are what claims of pods are made from.
 var ResourceClaimTemplates = resource.WithList(resource.Define(resource.Definition[resourcev1.ResourceClaimTemplate]{
 	Group: "resource.k8s.io", Version: "v1", Kind: "ResourceClaimTemplate", Resource: "resourceclaimtemplates",
-	Scope:       resource.Namespaced,
-	StoragePath: "resourceclaimtemplates",
-	Default:     func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) },
+	Scope:          resource.Namespaced,
+	StoragePath:    "resourceclaimtemplates",
+	Default:        func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) },
+	PrepareCreate:  func(t *resourcev1.ResourceClaimTemplate) { dropEmpty(&t.Spec.Spec) },
+	ValidateCreate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList { return ValidateTemplate(t, nil) },
 	ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
 		return immutableShown(t.Spec, old.Spec, field.NewPath("spec"))
 	},
 }), func() runtime.Object { return new(resourcev1.ResourceClaimTemplateList) })
+
+// dropEmpty stores a list without items as none, as it is read again.
+func dropEmpty(s *resourcev1.ResourceClaimSpec) {
+	if len(s.Devices.Requests) == 0 {
+		s.Devices.Requests = nil
+	}
+}
 
 func defaultClaim(s *resourcev1.ResourceClaimSpec) {
 	for i := range s.Devices.Requests {

@@ -4,6 +4,8 @@
 package devices
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	resourcev1 "k8s.io/api/resource/v1"
@@ -30,17 +32,29 @@ var ResourceSlices = resource.WithList(resource.Define(resource.Definition[resou
 			}
 		}
 	},
-	PrepareCreate: func(s *resourcev1.ResourceSlice) { s.Generation = 1 },
+	PrepareCreate: func(s *resourcev1.ResourceSlice) {
+		s.Generation = 1
+		dropUnserved(s)
+	},
 	PrepareUpdate: func(s, old *resourcev1.ResourceSlice) {
 		s.Generation = old.Generation
+		dropUnserved(s)
 		if !equality.Semantic.DeepEqual(s.Spec, old.Spec) {
 			s.Generation++
 		}
 	},
+	Validate:       validateSlice,
+	ValidateUpdate: validateSliceChange,
+	Warnings: func(s *resourcev1.ResourceSlice) []string {
+		if s.Spec.Driver == strings.ToLower(s.Spec.Driver) {
+			return nil
+		}
+		return []string{fmt.Sprintf("spec.driver: driver names should be lowercase; %q contains uppercase characters", s.Spec.Driver)}
+	},
 	Columns: []resource.Column[resourcev1.ResourceSlice]{
 		{Name: "Node", Value: func(s *resourcev1.ResourceSlice, _ time.Time) any {
 			if s.Spec.NodeName == nil {
-				return "<unset>"
+				return ""
 			}
 			return *s.Spec.NodeName
 		}},
@@ -56,3 +70,17 @@ var ResourceSlices = resource.WithList(resource.Define(resource.Definition[resou
 	},
 	FieldNames: []string{"spec.nodeName", "spec.driver"},
 }), func() runtime.Object { return new(resourcev1.ResourceSliceList) })
+
+// dropUnserved removes fields of features that are not on by default.
+func dropUnserved(s *resourcev1.ResourceSlice) {
+	for i := range s.Spec.Devices {
+		d := &s.Spec.Devices[i]
+		d.NodeAllocatableResourceMappings = nil
+		for name, a := range d.Attributes {
+			if a.IntValues != nil || a.BoolValues != nil || a.StringValues != nil || a.VersionValues != nil {
+				a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
+				d.Attributes[name] = a
+			}
+		}
+	}
+}

@@ -61,6 +61,6 @@ var FlowSchemas = resource.WithList(resource.Define(resource.Definition[flowcont
 			status := s.Status
 			*s = *old.DeepCopy()
 			s.Status = status
-		}, Validate: func(s, _ *flowcontrolv1.FlowSchema) field.ErrorList { return validateSchemaStatus(&s.Status) }},
+		}, Validate: func(s, _ *flowcontrolv1.FlowSchema) field.ErrorList { return validateSchemaStatus(&s.Status) }, KeepMetadata: true},
 	},
 }), func() runtime.Object { return new(flowcontrolv1.FlowSchemaList) })

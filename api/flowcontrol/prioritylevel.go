@@ -54,7 +54,7 @@ var PriorityLevelConfigurations = resource.WithList(resource.Define(resource.Def
 			l.Status = status
 		}, Validate: func(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 			return validateLevelStatus(&l.Status)
-		}},
+		}, KeepMetadata: true},
 	},
 }), func() runtime.Object { return new(flowcontrolv1.PriorityLevelConfigurationList) })
 

@@ -6,6 +6,7 @@ package networking
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,12 @@ var Ingresses = resource.WithList(resource.Define(resource.Definition[networking
 	},
 	Validate:       func(i *networkingv1.Ingress) field.ErrorList { return validateIngress(&i.Spec, field.NewPath("spec")) },
 	ValidateCreate: validateNewIngress,
-	Warnings:       ingressWarnings,
+	WarningsCreate: func(i *networkingv1.Ingress) []string {
+		if _, ok := i.Annotations[ClassAnnotation]; ok && i.Spec.IngressClassName == nil {
+			return []string{fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", ClassAnnotation)}
+		}
+		return nil
+	},
 	Columns: []resource.Column[networkingv1.Ingress]{
 		{Name: "Class", Value: func(i *networkingv1.Ingress, _ time.Time) any {
 			if i.Spec.IngressClassName == nil {
@@ -62,7 +68,7 @@ var Ingresses = resource.WithList(resource.Define(resource.Definition[networking
 			status := i.Status
 			*i = *old.DeepCopy()
 			i.Status = status
-		}, Validate: func(i, _ *networkingv1.Ingress) field.ErrorList { return validateIngressStatus(&i.Status) }},
+		}, Validate: func(i, _ *networkingv1.Ingress) field.ErrorList { return validateIngressStatus(&i.Status) }, Warnings: addressWarnings},
 	},
 }), func() runtime.Object { return new(networkingv1.IngressList) })
 
@@ -98,7 +104,8 @@ func addressText(s *networkingv1.IngressStatus) string {
 			all = append(all, i.Hostname)
 		}
 	}
-	return strings.Join(all, ",")
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ",")
 }
 
 func validateIngressStatus(s *networkingv1.IngressStatus) (problems field.ErrorList) {
@@ -120,10 +127,7 @@ func validateIngressStatus(s *networkingv1.IngressStatus) (problems field.ErrorL
 	return problems
 }
 
-func ingressWarnings(i *networkingv1.Ingress) (out []string) {
-	if _, ok := i.Annotations[ClassAnnotation]; ok && i.Spec.IngressClassName == nil {
-		out = append(out, fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", ClassAnnotation))
-	}
+func addressWarnings(i *networkingv1.Ingress) (out []string) {
 	for n, in := range i.Status.LoadBalancer.Ingress {
 		if in.IP != "" {
 			out = append(out, validation.GetWarningsForIP(field.NewPath("status", "loadBalancer", "ingress").Index(n), in.IP)...)

@@ -22,9 +22,8 @@ const controllerMax = 250
 // IngressClasses name what serves Ingresses.
 var IngressClasses = resource.WithList(resource.Define(resource.Definition[networkingv1.IngressClass]{
 	Group: "networking.k8s.io", Version: "v1", Kind: "IngressClass", Resource: "ingressclasses",
-	Scope:          resource.Cluster,
-	StoragePath:    "ingressclasses",
-	CreateOnUpdate: true,
+	Scope:       resource.Cluster,
+	StoragePath: "ingressclasses",
 	Default: func(c *networkingv1.IngressClass) {
 		if c.Spec.Parameters != nil {
 			core.SetDefault(&c.Spec.Parameters.Scope, networkingv1.IngressClassParametersReferenceScopeCluster)

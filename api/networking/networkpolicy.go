@@ -24,12 +24,11 @@ import (
 // NetworkPolicies say what may talk to pods and whom pods may talk to.
 var NetworkPolicies = resource.WithList(resource.Define(resource.Definition[networkingv1.NetworkPolicy]{
 	Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy", Resource: "networkpolicies",
-	ShortNames:     []string{"netpol"},
-	Scope:          resource.Namespaced,
-	StoragePath:    "networkpolicies",
-	CreateOnUpdate: true,
-	Default:        defaultPolicy,
-	PrepareCreate:  func(p *networkingv1.NetworkPolicy) { p.Generation = 1 },
+	ShortNames:    []string{"netpol"},
+	Scope:         resource.Namespaced,
+	StoragePath:   "networkpolicies",
+	Default:       defaultPolicy,
+	PrepareCreate: func(p *networkingv1.NetworkPolicy) { p.Generation = 1 },
 	PrepareUpdate: func(p, old *networkingv1.NetworkPolicy) {
 		p.Generation = old.Generation
 		if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {

@@ -35,7 +35,7 @@ var ServiceCIDRs = resource.WithList(resource.Define(resource.Definition[network
 			status := c.Status
 			*c = *old.DeepCopy()
 			c.Status = status
-		}},
+		}, KeepMetadata: true},
 	},
 }), func() runtime.Object { return new(networkingv1.ServiceCIDRList) })
 

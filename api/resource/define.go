@@ -66,7 +66,10 @@ func Define[T any](d Definition[T]) *Type[T] {
 		k.Columns = append(k.Columns, kc)
 	}
 	if s := d.Subresources.Status; s != nil {
-		k.Status = &KindStatus{Prepare: erase2(s.Prepare), Validate: eraseErrors2(s.Validate)}
+		k.Status = &KindStatus{
+			Prepare: erase2(s.Prepare), Validate: eraseErrors2(s.Validate),
+			KeepMetadata: s.KeepMetadata, Warnings: eraseResult[T, []string](s.Warnings),
+		}
 	}
 	if s := d.Subresources.Scale; s != nil {
 		k.Scale = eraseScale(s)

@@ -122,6 +122,10 @@ type Status[T any] struct {
 	// rest of metadata but managedFields come from old. It must be given: Go has no generic access to Status.
 	Prepare  func(obj, old *T)
 	Validate func(obj, old *T) field.ErrorList
+	// KeepMetadata ignores what a status writer says of labels, annotations and finalizers.
+	KeepMetadata bool
+	// Warnings are those for a change of status; Definition.Warnings are for the object itself.
+	Warnings func(*T) []string
 }
 
 // Scale describes the /scale subresource.
@@ -207,8 +211,10 @@ type KindColumn struct {
 
 // KindStatus is Status without its Go type.
 type KindStatus struct {
-	Prepare  func(obj, old Object)
-	Validate func(obj, old Object) field.ErrorList
+	Prepare      func(obj, old Object)
+	Validate     func(obj, old Object) field.ErrorList
+	KeepMetadata bool
+	Warnings     func(Object) []string
 }
 
 // KindScale is Scale without its Go type.

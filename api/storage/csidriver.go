@@ -27,8 +27,9 @@ const (
 // CSIDrivers say how a volume driver wants to be used.
 var CSIDrivers = resource.WithList(resource.Define(resource.Definition[storagev1.CSIDriver]{
 	Group: "storage.k8s.io", Version: "v1", Kind: "CSIDriver", Resource: "csidrivers",
-	Scope:       resource.Cluster,
-	StoragePath: "csidrivers",
+	Scope:         resource.Cluster,
+	NeedsRevision: true,
+	StoragePath:   "csidrivers",
 	Default: func(d *storagev1.CSIDriver) {
 		core.SetDefault(&d.Spec.AttachRequired, true)
 		core.SetDefault(&d.Spec.PodInfoOnMount, false)
@@ -54,11 +55,12 @@ var CSIDrivers = resource.WithList(resource.Define(resource.Definition[storagev1
 		problems := core.Immutable(d.Spec.AttachRequired, old.Spec.AttachRequired, at.Child("attachedRequired"))
 		return append(problems, core.Immutable(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes, at.Child("volumeLifecycleModes"))...)
 	},
-	Warnings: func(d *storagev1.CSIDriver) []string {
-		if len(d.Spec.TokenRequests) > 0 && d.Spec.ServiceAccountTokenInSecrets == nil {
-			return []string{"spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"}
+	WarningsCreate: tokenWarnings,
+	WarningsUpdate: func(d, old *storagev1.CSIDriver) []string {
+		if equality.Semantic.DeepEqual(d.Spec.TokenRequests, old.Spec.TokenRequests) {
+			return nil
 		}
-		return nil
+		return tokenWarnings(d)
 	},
 	Columns: []resource.Column[storagev1.CSIDriver]{
 		{Name: "AttachRequired", Type: "boolean", Value: func(d *storagev1.CSIDriver, _ time.Time) any {
@@ -142,4 +144,11 @@ func validateTokenRequests(requests []storagev1.TokenRequest, at *field.Path) (p
 		}
 	}
 	return problems
+}
+
+func tokenWarnings(d *storagev1.CSIDriver) []string {
+	if len(d.Spec.TokenRequests) == 0 || d.Spec.ServiceAccountTokenInSecrets != nil {
+		return nil
+	}
+	return []string{"spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"}
 }

@@ -22,8 +22,9 @@ const nodeIDMax = 256
 // CSINodes list the volume drivers of each node.
 var CSINodes = resource.WithList(resource.Define(resource.Definition[storagev1.CSINode]{
 	Group: "storage.k8s.io", Version: "v1", Kind: "CSINode", Resource: "csinodes",
-	Scope:       resource.Cluster,
-	StoragePath: "csinodes",
+	Scope:         resource.Cluster,
+	NeedsRevision: true,
+	StoragePath:   "csinodes",
 	Default: func(n *storagev1.CSINode) {
 		if len(n.Spec.Drivers) == 0 {
 			n.Spec.Drivers = nil

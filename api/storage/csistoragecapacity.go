@@ -19,9 +19,10 @@ import (
 // CSIStorageCapacities say how much storage of a class there is somewhere.
 var CSIStorageCapacities = resource.WithList(resource.Define(resource.Definition[storagev1.CSIStorageCapacity]{
 	Group: "storage.k8s.io", Version: "v1", Kind: "CSIStorageCapacity", Resource: "csistoragecapacities",
-	Scope:       resource.Namespaced,
-	StoragePath: "csistoragecapacities",
-	Name:        apivalidation.NameIsDNSSubdomain,
+	Scope:         resource.Namespaced,
+	NeedsRevision: true,
+	StoragePath:   "csistoragecapacities",
+	Name:          apivalidation.NameIsDNSSubdomain,
 	Validate: func(c *storagev1.CSIStorageCapacity) (problems field.ErrorList) {
 		if c.NodeTopology != nil {
 			problems = append(problems, metavalidation.ValidateLabelSelector(c.NodeTopology, metavalidation.LabelSelectorValidationOptions{}, field.NewPath("nodeTopology"))...)

@@ -54,7 +54,7 @@ var VolumeAttachments = resource.WithList(resource.Define(resource.Definition[st
 			status := a.Status
 			*a = *old.DeepCopy()
 			a.Status = status
-		}, Validate: func(a, _ *storagev1.VolumeAttachment) field.ErrorList { return validateAttachment(a) }},
+		}, Validate: func(a, _ *storagev1.VolumeAttachment) field.ErrorList { return validateAttachment(a) }, KeepMetadata: true},
 	},
 }), func() runtime.Object { return new(storagev1.VolumeAttachmentList) })
 

@@ -35,7 +35,7 @@ type Hook struct {
 	// Update answers PUT and PATCH of a subresource other than status and scale (namespace finalize, pod ephemeralcontainers, pod resize):
 	// it copies from obj, the body, what may change into stored, a copy it owns.
 	Update func(ctx context.Context, obj, stored resource.Object) error
-	// BeforeCreate and BeforeUpdate run between admission and validation of the main resource, BeforeDelete before it goes.
+	// BeforeCreate and BeforeUpdate run between admission and validation of the main resource, or BeforeUpdate of status, BeforeDelete before it goes.
 	BeforeCreate func(ctx context.Context, r *admission.Request) error
 	BeforeUpdate func(ctx context.Context, r *admission.Request) error
 	// AfterDelete runs when the object is gone from storage.

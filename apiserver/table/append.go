@@ -32,9 +32,11 @@ func Append(dst []byte, kind *resource.Kind, rows []Row, meta metav1.ListMeta, o
 	if o.NoHeaders {
 		dst = append(dst, "null"...)
 	} else {
-		definitions := make([]metav1.TableColumnDefinition, len(columns))
-		for i, c := range columns {
-			definitions[i] = c.definition
+		definitions := make([]metav1.TableColumnDefinition, 0, len(columns))
+		for _, c := range columns {
+			if c.definition.Name != "" { // some cells have no header
+				definitions = append(definitions, c.definition)
+			}
 		}
 		if dst, err = appendValue(dst, definitions); err != nil {
 			return nil, err
