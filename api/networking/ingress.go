@@ -129,7 +129,7 @@ func validateIngressStatus(s *networkingv1.IngressStatus) (problems field.ErrorL
 
 func addressWarnings(i *networkingv1.Ingress) (out []string) {
 	for n, in := range i.Status.LoadBalancer.Ingress {
-		if in.IP != "" {
+		if in.IP != "" && len(validation.IsValidIPForLegacyField(nil, in.IP, true, nil)) == 0 {
 			out = append(out, validation.GetWarningsForIP(field.NewPath("status", "loadBalancer", "ingress").Index(n), in.IP)...)
 		}
 	}

@@ -195,9 +195,9 @@ func policyWarnings(p *networkingv1.NetworkPolicy) (out []string) {
 				continue
 			}
 			at := at.Index(i).Child("ipBlock")
-			out = append(out, validation.GetWarningsForCIDR(at.Child("cidr"), peer.IPBlock.CIDR)...)
+			out = append(out, cidrWarnings(peer.IPBlock.CIDR, at.Child("cidr"))...)
 			for j, except := range peer.IPBlock.Except {
-				out = append(out, validation.GetWarningsForCIDR(at.Child("except").Index(j), except)...)
+				out = append(out, cidrWarnings(except, at.Child("except").Index(j))...)
 			}
 		}
 	}
@@ -208,4 +208,12 @@ func policyWarnings(p *networkingv1.NetworkPolicy) (out []string) {
 		peers(rule.To, field.NewPath("spec", "egress").Index(i).Child("to"))
 	}
 	return out
+}
+
+// cidrWarnings says how a range should be written that is not wrong.
+func cidrWarnings(cidr string, at *field.Path) []string {
+	if len(validation.IsValidCIDRForLegacyField(at, cidr, true, nil)) > 0 {
+		return nil
+	}
+	return validation.GetWarningsForCIDR(at, cidr)
 }
