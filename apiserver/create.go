@@ -225,7 +225,10 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
 		errs = append(errs, finalizerProblems(k, obj, meta)...)
 	}
-	if k.Validate != nil {
+	switch {
+	case k.Revalidate != nil:
+		errs = append(errs, k.Revalidate(obj, old)...)
+	case k.Validate != nil:
 		errs = append(errs, k.Validate(obj)...)
 	}
 	if k.ValidateUpdate != nil {

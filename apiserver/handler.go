@@ -98,7 +98,7 @@ func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registr
 			return accepted{}, err
 		}
 	}
-	proto := protoKind(reg.kind)
+	proto := codec.HasProto(reg.kind)
 	verb := sc.info.verb
 	if (verb == "list" || verb == "watch") && !routable(acceptOf(r), proto) {
 		return accepted{}, notAcceptable(strings.Join(medias(proto), ", ") + ", " + streams)
@@ -287,11 +287,6 @@ func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *regis
 	return nil
 }
 
-func protoKind(k *resource.Kind) bool {
-	_, err := codec.MarshalProto(k.New())
-	return !errors.Is(err, codec.ErrNoProto)
-}
-
 // decodeRequest makes a call.Request of an HTTP request.
 func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *registry) (*call.Request, []string, error) {
 	i := scopeOf(r).info
@@ -406,21 +401,23 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		return nil, err
 	}
 	want := reg.subKind(q.Subresource)
-	stated, err := codec.PeekKind(media, body)
+	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && stated(d.Kind, want) == want {
+		q.Object = obj
+		return nil, nil
+	}
+	if obj, err = bodyOf(reg.kind, q.Subresource); err != nil { // the first is spoilt
+		return nil, err
+	}
+	said, err := codec.PeekKind(media, body)
 	if err != nil {
 		return nil, unrecognized(want, err, body)
 	}
-	if stated.Kind == "" {
-		stated.Kind = want.Kind
+	got := stated(said, want)
+	if q.Subresource == "eviction" && got.Group == want.Group && got.Kind == want.Kind && got.Version == "v1beta1" {
+		got = want // it reads the same
 	}
-	if stated.Version == "" {
-		stated.Group, stated.Version = want.Group, want.Version
-	}
-	if q.Subresource == "eviction" && stated.Group == want.Group && stated.Kind == want.Kind && stated.Version == "v1beta1" {
-		stated = want // it reads the same
-	}
-	if stated != want {
-		return nil, s.wrongKind(stated, want)
+	if got != want {
+		return nil, s.wrongKind(got, want)
 	}
 	d, err := codec.Decode(media, body, obj)
 	if err != nil {
@@ -430,6 +427,17 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	o := &operation{Request: q}
 	err = o.strict(want, d.Strict)
 	return o.warnings, err
+}
+
+// stated is the kind that a body says it is of: what it leaves out is as wanted.
+func stated(said, want schema.GroupVersionKind) schema.GroupVersionKind {
+	if said.Kind == "" {
+		said.Kind = want.Kind
+	}
+	if said.Version == "" {
+		said.Group, said.Version = want.Group, want.Version
+	}
+	return said
 }
 
 // strict reports unknown and duplicate fields as the client wants it: as an error, as warnings, or not at all.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -148,6 +149,10 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	if err != nil {
 		return err
 	}
+	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk {
+		return nil
+	}
+	reflect.ValueOf(obj).Elem().SetZero()
 	stated, err := codec.PeekKind(codec.JSON, after)
 	if err != nil {
 		return badPatch(after, err)

@@ -30,7 +30,11 @@ func (r *registry) put(ctx context.Context, o *operation) (*answer, error) {
 	if r.kind.Default != nil {
 		r.kind.Default(body)
 	}
+	once := body.GetResourceVersion() != "" && body.GetResourceVersion() != "0"
 	return r.update(ctx, o, func(*watchcache.Entry) (resource.Object, error) {
+		if once { // the update of one revision is not tried again
+			return body, nil
+		}
 		return body.DeepCopyObject().(resource.Object), nil
 	})
 }

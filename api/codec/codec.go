@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -73,6 +74,8 @@ type Decoded struct {
 	Kind schema.GroupVersionKind
 	// Strict lists unknown and duplicate fields.
 	Strict []error
+	// Plain says that PeekKind would say Kind too, and that Strict is empty.
+	Plain bool
 }
 
 // Decode decodes data of a media type (empty is JSON) into obj, whose TypeMeta ends up empty unless it is unstructured.
@@ -80,7 +83,7 @@ func Decode(mediaType string, data []byte, obj runtime.Object) (Decoded, error) 
 	switch mediaType {
 	case Proto:
 		gvk, err := decodeProto(data, obj)
-		return Decoded{Kind: gvk}, err
+		return Decoded{Kind: gvk, Plain: true}, err
 	case YAML:
 		return decodeYAML(data, obj)
 	case JSON, "":
@@ -122,7 +125,7 @@ func decodeYAML(data []byte, obj runtime.Object) (Decoded, error) {
 	}
 	d, err := decodeJSON(j, obj)
 	if strict != nil {
-		d.Strict = append([]error{strict}, d.Strict...)
+		d.Strict, d.Plain = append([]error{strict}, d.Strict...), false
 	}
 	return d, err
 }
@@ -141,28 +144,42 @@ func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
 	d := Decoded{Strict: strict}
 	if isUnstructured {
 		d.Kind = u.GroupVersionKind()
+		d.Plain = len(strict) == 0 && plainKind(u.Object)
 		return d, nil
 	}
 	d.Kind = obj.GetObjectKind().GroupVersionKind()
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	d.Plain = len(strict) == 0 // else an unknown field may be kind in other letters, which PeekKind takes too
 	return d, nil
+}
+
+// plainKind says that an object states kind and apiVersion as strings, and nothing by these names in other letters.
+func plainKind(obj map[string]any) bool {
+	for key, value := range obj {
+		switch {
+		case key == "kind", key == "apiVersion":
+			if _, ok := value.(string); !ok {
+				return false
+			}
+		case strings.EqualFold(key, "kind"), strings.EqualFold(key, "apiVersion"):
+			return false
+		}
+	}
+	return true
 }
 
 // EncodeStored encodes an object as Kubernetes keeps it in etcd: protobuf in its envelope for built-in kinds, JSON for
 // others. The object must have no resourceVersion.
 func EncodeStored(kind *resource.Kind, obj resource.Object) ([]byte, error) {
-	raw, err := MarshalProto(obj)
-	if errors.Is(err, ErrNoProto) {
-		return EncodeJSON(kind.GroupVersionKind, obj)
-	}
-	if err != nil {
-		return nil, err
-	}
 	stored := kind.GroupVersionKind
 	if kind.StorageVersion != "" {
 		stored.Version = kind.StorageVersion
 	}
-	return WrapProto(stored, raw), nil
+	value, err := EncodeProto(stored, obj)
+	if errors.Is(err, ErrNoProto) {
+		return EncodeJSON(kind.GroupVersionKind, obj)
+	}
+	return value, err
 }
 
 // DecodeStored decodes what EncodeStored made.

@@ -45,13 +45,41 @@ func WrapProto(gvk schema.GroupVersionKind, raw []byte) []byte {
 	return bytesField(dst, 4, nil)
 }
 
+// sized is a message that can be written to where it shall be.
+type sized interface {
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
+}
+
 // EncodeProto encodes an object with its envelope.
 func EncodeProto(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
-	raw, err := MarshalProto(obj)
-	if err != nil {
-		return nil, err
+	m, ok := obj.(sized)
+	if !ok {
+		raw, err := MarshalProto(obj)
+		if err != nil {
+			return nil, err
+		}
+		return WrapProto(gvk, raw), nil
 	}
-	return WrapProto(gvk, raw), nil
+	size := m.Size()
+	dst := make([]byte, 0, size+len(gvk.Group)+len(gvk.Version)+len(gvk.Kind)+32)
+	dst = append(dst, protoMagic()...)
+	dst = append(dst, 1<<3|2, 0) // the envelope's type, whose length follows
+	dst = bytesField(dst, 1, []byte(gvk.GroupVersion().String()))
+	dst = bytesField(dst, 2, []byte(gvk.Kind))
+	head := len(protoMagic()) + 2
+	if len(dst)-head > 0x7f {
+		raw, err := MarshalProto(obj)
+		return WrapProto(gvk, raw), err
+	}
+	dst[head-1] = byte(len(dst) - head)
+	dst = append(dst, 2<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(size))
+	if n, err := m.MarshalToSizedBuffer(dst[len(dst) : len(dst)+size]); err != nil || n != size {
+		return nil, errors.Join(err, fmt.Errorf("encode %T: %d bytes, expected %d", obj, n, size))
+	}
+	dst = bytesField(dst[:len(dst)+size], 3, nil)
+	return bytesField(dst, 4, nil), nil
 }
 
 // ProtoList encodes a list of messages as every typed list encodes: metadata is field 1, items are field 2.
@@ -98,7 +126,49 @@ func unwrapProto(data []byte) (*runtime.Unknown, error) {
 	return u, nil
 }
 
+// envelope reads what unwrapProto does without copying it; not ok if there is anything unusual.
+func envelope(data []byte) (gvk schema.GroupVersionKind, raw []byte, ok bool) {
+	data, ok = bytes.CutPrefix(data, protoMagic())
+	if !ok {
+		return gvk, nil, false
+	}
+	var meta []byte
+	seen := 0
+	err := eachField(data, func(field int, value []byte) error {
+		if field != seen+1 || field > 2 && len(value) > 0 {
+			ok = false
+		}
+		switch seen = field; field {
+		case 1:
+			meta = value
+		case 2:
+			raw = value
+		}
+		return nil
+	})
+	var apiVersion, kind string
+	seen = 0
+	err = errors.Join(err, eachField(meta, func(field int, value []byte) error {
+		switch {
+		case field == 1 && seen == 0:
+			apiVersion = string(value)
+		case field == 2:
+			kind = string(value)
+		default:
+			ok = false
+		}
+		seen = field
+		return nil
+	}))
+	return schema.FromAPIVersionAndKind(apiVersion, kind), raw, ok && err == nil && raw != nil
+}
+
 func decodeProto(data []byte, obj runtime.Object) (schema.GroupVersionKind, error) {
+	if gvk, raw, ok := envelope(data); ok {
+		if m, ok := obj.(message); ok {
+			return gvk, m.Unmarshal(raw)
+		}
+	}
 	u, err := unwrapProto(data)
 	if err != nil {
 		return schema.GroupVersionKind{}, err

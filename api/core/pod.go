@@ -5,7 +5,6 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,11 +40,12 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 		if p.Spec.PreemptionPolicy == nil {
 			p.Spec.PreemptionPolicy = old.Spec.PreemptionPolicy
 		}
-		if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
+		if !sameSpec(&p.Spec, &old.Spec) {
 			p.Generation++
 		}
 	},
 	Validate:       validatePod,
+	Revalidate:     revalidatePod,
 	ValidateCreate: validatePodCreate,
 	ValidateUpdate: validatePodUpdate,
 	Warnings:       podWarnings,

@@ -27,9 +27,19 @@ const (
 	fqdnLettersMax      = 64
 )
 
-func validatePod(p *corev1.Pod) field.ErrorList {
+func validatePod(p *corev1.Pod) field.ErrorList { return validatePodIf(p, true) }
+
+// revalidatePod does not look again at a spec that stays as it is.
+func revalidatePod(p, old *corev1.Pod) field.ErrorList {
+	return validatePodIf(p, !sameSpec(&p.Spec, &old.Spec))
+}
+
+// validatePodIf validates a pod, with what its spec says of itself if that changed.
+func validatePodIf(p *corev1.Pod, changed bool) field.ErrorList {
 	problems := validatePodAnnotations(p, field.NewPath("metadata", "annotations"))
-	problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
+	if changed {
+		problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
+	}
 	at := field.NewPath("spec", "serviceAccountName")
 	for i, v := range p.Spec.Volumes {
 		if p.Spec.ServiceAccountName == "" && v.Projected != nil && p.Annotations[corev1.MirrorPodAnnotationKey] != "" {

@@ -33,6 +33,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 
 		Default: erase(d.Default), PrepareCreate: erase(d.PrepareCreate), PrepareUpdate: erase2(d.PrepareUpdate),
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
+		Revalidate:     eraseErrors2(d.Revalidate),
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
 		Share:          eraseShare(d.Share),
 		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),

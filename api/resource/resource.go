@@ -62,6 +62,9 @@ type Definition[T any] struct {
 	Validate func(*T) field.ErrorList
 	// ValidateCreate returns the problems that only new objects have; Validate runs too.
 	ValidateCreate func(*T) field.ErrorList
+	// Revalidate takes the place of Validate in updates of objects that were validated before: it may pass over what
+	// did not change.
+	Revalidate func(obj, old *T) field.ErrorList
 	// ValidateUpdate returns only the problems of the change, such as immutable fields; Validate runs too.
 	ValidateUpdate func(obj, old *T) field.ErrorList
 	// Name checks metadata.name; DNS-1123 subdomains unless set. The strings are the problems.
@@ -175,6 +178,7 @@ type Kind struct {
 	PrepareUpdate  func(obj, old Object)
 	Validate       func(Object) field.ErrorList
 	ValidateCreate func(Object) field.ErrorList
+	Revalidate     func(obj, old Object) field.ErrorList
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	Name           func(name string, prefix bool) []string
 	Warnings       func(Object) []string
