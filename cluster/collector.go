@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// How the garbage collector is driven: a busy server may let garbage pile up, which halves the cost of collecting it,
-// and a quiet one gives the memory back.
+// How the garbage collector is driven: a busy server may let garbage pile up, which halves the cost of collecting it. A
+// process at rest gives the memory back.
 const (
 	collectEvery = time.Second
 	// busyBytes and quietBytes are allocations in one interval above and below which the server is busy or quiet.
@@ -31,21 +31,20 @@ type collector struct {
 	busy      bool
 }
 
-// next is what to do after an interval: the percentage of garbage, and whether to give back memory now.
-func (c *collector) next(allocated, alive uint64) (percent int, release bool) {
+// next is the percentage of garbage to allow after an interval.
+func (c *collector) next(allocated, alive uint64) int {
 	fresh := allocated - c.allocated
 	c.allocated = allocated
 	switch {
 	case fresh >= busyBytes:
 		c.busy = true
-	case fresh < quietBytes && c.busy:
+	case fresh < quietBytes:
 		c.busy = false
-		return percentQuiet, true
 	}
 	if !c.busy {
-		return percentQuiet, false
+		return percentQuiet
 	}
-	return int(min(max(garbageMax*100/max(alive, 1), percentQuiet), percentMax)), false
+	return int(min(max(garbageMax*100/max(alive, 1), percentQuiet), percentMax))
 }
 
 // driveCollector drives the garbage collector of the process until ctx ends, then leaves it as it was.
@@ -68,13 +67,9 @@ func driveCollector(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		p, release := c.next(read())
-		if p != percent {
+		if p := c.next(read()); p != percent {
 			debug.SetGCPercent(p)
 			percent = p
-		}
-		if release {
-			debug.FreeOSMemory()
 		}
 	}
 }

@@ -12,19 +12,17 @@ func TestCollectorFollowsLoad(t *testing.T) {
 	for i, step := range []struct {
 		fresh, alive uint64
 		percent      int
-		release      bool
 	}{
-		{1 * mib, 10 * mib, percentQuiet, false},
-		{100 * mib, 10 * mib, percentMax, false},
-		{20 * mib, 32 * mib, 200, false}, // still busy
-		{100 * mib, 500 * mib, percentQuiet, false},
-		{1 * mib, 10 * mib, percentQuiet, true},
-		{1 * mib, 10 * mib, percentQuiet, false},
+		{1 * mib, 10 * mib, percentQuiet},
+		{100 * mib, 10 * mib, percentMax},
+		{20 * mib, 32 * mib, 200}, // still busy
+		{100 * mib, 500 * mib, percentQuiet},
+		{1 * mib, 10 * mib, percentQuiet},
+		{1 * mib, 10 * mib, percentQuiet},
 	} {
 		allocated += step.fresh
-		percent, release := c.next(allocated, step.alive)
-		if percent != step.percent || release != step.release {
-			t.Errorf("step %d: %d %v, want %d %v", i, percent, release, step.percent, step.release)
+		if percent := c.next(allocated, step.alive); percent != step.percent {
+			t.Errorf("step %d: %d, want %d", i, percent, step.percent)
 		}
 	}
 }
