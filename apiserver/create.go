@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -44,10 +45,18 @@ func (r *registry) create(ctx context.Context, o *operation) (*answer, error) {
 	if r.kind.Default != nil {
 		r.kind.Default(obj)
 	}
+	a := r.admitted(o, "create", obj, nil)
+	if err := r.server.mutate(ctx, a); err != nil {
+		return nil, err
+	}
+	o.Object = a.Object
 	if r.kind.Validate != nil {
-		if errs := r.kind.Validate(obj); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+		if errs := r.kind.Validate(o.Object); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(r.kind.GroupVersionKind.GroupKind(), o.Object.GetName(), errs)
 		}
+	}
+	if err := r.server.validate(ctx, a); err != nil {
+		return nil, err
 	}
 	made, err := h.Create(ctx, o.user, o.Request)
 	if err != nil {
@@ -64,38 +73,50 @@ func (r *registry) createStored(ctx context.Context, o *operation) (*answer, err
 	if rv, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err == nil && rv != 0 && !o.DryRun { // which storage refuses
 		return nil, errStatus500("resourceVersion should not be set on objects to be created")
 	}
-	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
-	if generate {
-		obj.SetName(generateName(obj.GetGenerateName()))
-	}
 	if r.kind.Default != nil {
 		r.kind.Default(obj)
 	}
-	now := metav1.NewTime(time.Now().Truncate(time.Second))
-	obj.SetCreationTimestamp(now)
+	obj.SetCreationTimestamp(metav1.Time{})
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
-	obj.SetUID(uuid.NewUUID())
+	obj.SetUID("")
 	obj.SetSelfLink("")
 	if err := r.server.ownCreate(r, o, obj); err != nil {
 		return nil, err
 	}
-	if !generate {
-		return r.createOnce(ctx, o, obj)
+	b := birth{uid: uuid.NewUUID(), at: metav1.NewTime(time.Now().Truncate(time.Second))}
+	if obj.GetName() != "" || obj.GetGenerateName() == "" {
+		return r.createOnce(ctx, o, obj, b)
 	}
 	for attempt := 1; ; attempt++ {
-		a, err := r.createOnce(ctx, o, obj.DeepCopyObject().(resource.Object))
+		b.name = generateName(obj.GetGenerateName())
+		a, err := r.createOnce(ctx, o, obj.DeepCopyObject().(resource.Object), b)
 		if attempt == generateAttempts || !apierrors.IsAlreadyExists(err) {
 			return a, err
-		}
-		obj.SetName(generateName(obj.GetGenerateName()))
-		if r.kind.Default != nil {
-			r.kind.Default(obj)
 		}
 	}
 }
 
-func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Object) (*answer, error) {
+// birth is what the server gives a new object, after the steps that may change it.
+type birth struct {
+	name string // if it is generated
+	uid  types.UID
+	at   metav1.Time
+}
+
+func (b *birth) give(k *resource.Kind, obj resource.Object) {
+	obj.SetUID(b.uid)
+	obj.SetCreationTimestamp(b.at)
+	if b.name == "" || obj.GetName() != "" {
+		return
+	}
+	obj.SetName(b.name)
+	if k.Default != nil {
+		k.Default(obj)
+	}
+}
+
+func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Object, b birth) (*answer, error) {
 	warnings := r.warningsFor(obj)
 	if r.kind.WarningsCreate != nil {
 		warnings = append(r.kind.WarningsCreate(obj), warnings...)
@@ -111,6 +132,8 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if hub = a.Object; r.kind.Scope == resource.Namespaced && hub.GetNamespace() != o.Namespace {
 		return nil, apierrors.NewBadRequest(otherNamespace)
 	}
+	b.give(r.hub, hub)
+	a.Name = hub.GetName()
 	if r.hub.PrepareCreate != nil {
 		r.hub.PrepareCreate(hub)
 	}

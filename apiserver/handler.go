@@ -270,6 +270,12 @@ func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *regis
 			return err
 		}
 	}
+	q := &call.Request{
+		Verb: "connect", Kind: reg.kind, Namespace: sc.info.namespace, Name: sc.info.name, Subresource: sc.info.subresource,
+	}
+	if err := s.admitConnect(w, r, reg, q); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	s.connects.RLock()
@@ -281,9 +287,7 @@ func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *regis
 		case <-ctx.Done():
 		}
 	}()
-	s.cfg.Connect(w, r.WithContext(ctx), sc.user, &call.Request{
-		Verb: "connect", Kind: reg.kind, Namespace: sc.info.namespace, Name: sc.info.name, Subresource: sc.info.subresource,
-	})
+	s.cfg.Connect(w, r.WithContext(ctx), sc.user, q)
 	return nil
 }
 

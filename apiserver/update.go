@@ -161,13 +161,16 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 // form, ready to be stored.
 func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource.Object, cur *watchcache.Entry) (resource.Object, error) {
 	old := cur.Object
-	if obj.GetUID() == "" {
+	uid, version := obj.GetUID(), obj.GetResourceVersion()
+	if uid == "" {
 		obj.SetUID(old.GetUID())
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
 	if err := r.server.ownUpdate(r, o, obj, cur); err != nil {
 		return nil, err
 	}
+	obj.SetUID(uid)
+	obj.SetResourceVersion(version)
 	warnings := ownerWarnings(obj)
 	hub, err := r.toHub(obj)
 	if err != nil {
@@ -177,7 +180,10 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err
 	}
-	hub = a.Object
+	if hub = a.Object; hub.GetUID() == "" {
+		hub.SetUID(old.GetUID())
+	}
+	hub.SetResourceVersion(old.GetResourceVersion())
 	if o.Subresource == "" || o.Subresource == "status" {
 		hub.SetGeneration(old.GetGeneration())
 	}

@@ -137,7 +137,11 @@ func (r *Request) fields(form *resource.Kind, o resource.Object) (map[string]any
 }
 
 func fieldsOf(o resource.Object, gvk schema.GroupVersionKind) (map[string]any, error) {
-	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	var in any = o
+	if options, ok := in.(*Options); ok {
+		in = options.options
+	}
+	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(in)
 	if err != nil {
 		return nil, err
 	}

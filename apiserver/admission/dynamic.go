@@ -7,9 +7,11 @@ import (
 	"context"
 	"sync"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
+	"knarr.dev/api/admissionregistration"
 	"knarr.dev/api/expression"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/authz"
@@ -78,5 +80,10 @@ func (m *remembered[T]) forget(present int) {
 	}
 }
 
-// exempt tells whether a request is about what webhooks and policies are made of, which they must not lock.
-func exempt(r *Request) bool { return r.Kind.Group == "admissionregistration.k8s.io" }
+// exempt tells whether a request is about webhooks or policies, which neither must lock.
+func exempt(r *Request) bool { return r.Kind.Group == admissionv1.GroupName }
+
+// exemptPolicy tells whether a request is about policies, which policies must not lock.
+func exemptPolicy(r *Request) bool {
+	return exempt(r) && r.Kind != admissionregistration.ValidatingWebhookConfigurations.Kind && r.Kind != admissionregistration.MutatingWebhookConfigurations.Kind
+}

@@ -72,7 +72,7 @@ func (d *dynamic) mutatingPolicies() Step {
 	}
 	return Step{Name: "MutatingAdmissionPolicy", Mutate: func(ctx context.Context, r *Request) error {
 		bound, err := bindings.all(ctx, d.reader, admissionregistration.MutatingAdmissionPolicyBindings.Kind, bind)
-		if err != nil || len(bound) == 0 || exempt(r) || r.Object == nil {
+		if err != nil || len(bound) == 0 || exemptPolicy(r) || r.Object == nil {
 			return err
 		}
 		all, err := policies.all(ctx, d.reader, admissionregistration.MutatingAdmissionPolicies.Kind, d.newMutatingPolicy)

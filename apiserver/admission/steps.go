@@ -21,6 +21,8 @@ type Config struct {
 	Now func() time.Time
 	// Authorizer answers who may grant roles (the verbs escalate and bind); authz.New over the reader if nil.
 	Authorizer authz.Authorizer
+	// PodSecurity holds pods to the Pod Security Standards.
+	PodSecurity PodSecurity
 }
 
 // Steps returns the admission steps in the order in which Kubernetes runs its plug-ins: a step may rely on what those before
@@ -39,6 +41,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		serviceAccount(reader),
 		nodeRestriction(reader, cfg.Authorizer),
 		taintNodesByCondition(),
+		podSecurity(reader, cfg.PodSecurity, cfg.Now),
 		priority(reader),
 		defaultTolerationSeconds(),
 		defaultStorageClass(reader),
@@ -48,6 +51,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 		roleGrants(reader, cfg.Authorizer),
 		certificateRequests(cfg.Authorizer),
 		defaultIngressClass(reader),
+		podTopologyLabels(reader),
 		policies.mutatingPolicies(),
 		policies.mutatingWebhooks(),
 		policies.validatingPolicies(),

@@ -78,7 +78,7 @@ func (d *dynamic) validatingPolicies() Step {
 	}
 	return Step{Name: "ValidatingAdmissionPolicy", Validate: func(ctx context.Context, r *Request) error {
 		bound, err := bindings.all(ctx, d.reader, admissionregistration.ValidatingAdmissionPolicyBindings.Kind, bind)
-		if err != nil || len(bound) == 0 || exempt(r) {
+		if err != nil || len(bound) == 0 || exemptPolicy(r) {
 			return err
 		}
 		all, err := policies.all(ctx, d.reader, admissionregistration.ValidatingAdmissionPolicies.Kind, d.newValidatingPolicy)

@@ -76,6 +76,12 @@ func bind(pod *corev1.Pod, b *corev1.Binding) error {
 		}
 		pod.Annotations[k] = v
 	}
+	for k, v := range b.Labels {
+		if pod.Labels == nil {
+			pod.Labels = map[string]string{}
+		}
+		pod.Labels[k] = v
+	}
 	setCondition(pod, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, ObservedGeneration: 0})
 	return nil
 }
