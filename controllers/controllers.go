@@ -23,6 +23,7 @@ import (
 	"knarr.dev/controllers/nodeipam"
 	"knarr.dev/controllers/nodelifecycle"
 	"knarr.dev/controllers/podgc"
+	"knarr.dev/controllers/policystatus"
 	"knarr.dev/controllers/replicaset"
 	"knarr.dev/controllers/resourcequota"
 	"knarr.dev/controllers/rootca"
@@ -97,5 +98,8 @@ func All() []Loop {
 		{"bootstrapsigner", "bootstrap-signer", bootstraptoken.SigningNeeds(), plain(bootstraptoken.NewSigning)},
 		{"tokencleaner", "token-cleaner", bootstraptoken.CleaningNeeds(), plain(bootstraptoken.NewCleaning)},
 		{"podgc", "pod-garbage-collector", podgc.Needs(), plain(podgc.New)},
+		{"validatingadmissionpolicy-status", "validatingadmissionpolicy-status-controller", policystatus.Needs(), func(c *client.Client, cfg Config) controller.Controller {
+			return policystatus.New(c, cfg.Kinds)
+		}},
 	}
 }

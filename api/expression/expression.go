@@ -80,18 +80,28 @@ func (c *Compiler) WithVariables(scopes ...Scope) ([]*Environment, error) {
 		if err != nil {
 			return nil, err
 		}
-		resolver := &resolver{fields: f}
-		options := []cel.EnvOption{cel.Variable(Variables, types.NewObjectType(variablesType)), common.ResolverEnvOption(resolver)}
-		if s.Mutation {
-			resolver.next = &mutation.DynamicTypeResolver{}
-			options = append(options, library.JSONPatch())
+		e, err := withVariables(set, f, s.Mutation)
+		if err != nil {
+			return nil, err
 		}
-		if set, err = set.Extend(environment.VersionedOptions{IntroducedVersion: since(), EnvOptions: options}); err != nil {
-			return nil, fmt.Errorf("environment of variables: %w", err)
-		}
-		out = append(out, &Environment{env: set.StoredExpressionsEnv(), fields: f})
+		out = append(out, e)
 	}
 	return out, nil
+}
+
+// withVariables adds variables to a set.
+func withVariables(set *environment.EnvSet, f *fields, patches bool) (*Environment, error) {
+	resolver := &resolver{fields: f}
+	options := []cel.EnvOption{cel.Variable(Variables, types.NewObjectType(variablesType)), common.ResolverEnvOption(resolver)}
+	if patches {
+		resolver.next = &mutation.DynamicTypeResolver{}
+		options = append(options, library.JSONPatch())
+	}
+	set, err := set.Extend(environment.VersionedOptions{IntroducedVersion: since(), EnvOptions: options})
+	if err != nil {
+		return nil, fmt.Errorf("environment of variables: %w", err)
+	}
+	return &Environment{env: set.StoredExpressionsEnv(), fields: f}, nil
 }
 
 func since() *version.Version { return version.MajorMinor(1, 0) }
@@ -103,32 +113,53 @@ func (c *Compiler) set(s Scope) (*environment.EnvSet, error) {
 	if set := c.sets[s]; set != nil {
 		return set, nil
 	}
-	request, namespace := requestType(), namespaceType()
-	options := []cel.EnvOption{
-		cel.Variable(Object, cel.DynType), cel.Variable(OldObject, cel.DynType),
-		cel.Variable(Request, request.CelType()), cel.Variable(Namespace, namespace.CelType()),
-	}
-	if s.Params {
-		options = append(options, cel.Variable(Params, cel.DynType))
-	}
-	if s.Authorizer {
-		options = append(options, cel.Variable(Authorizer, library.AuthorizerType), cel.Variable(RequestResource, library.ResourceCheckType))
-	}
-	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
-		IntroducedVersion: since(), EnvOptions: options, DeclTypes: []*apiservercel.DeclType{namespace, request},
-	}, environment.StrictCostOpt)
+	set, err := build(s, typedNames{})
 	if err == nil && s.Mutation { // a second step, for the types of the first would hide these
 		set, err = set.Extend(environment.VersionedOptions{IntroducedVersion: since(), EnvOptions: []cel.EnvOption{
 			library.JSONPatch(), common.ResolverEnvOption(&mutation.DynamicTypeResolver{}),
 		}})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("environment of expressions: %w", err)
+		return nil, err
 	}
 	if c.sets == nil {
 		c.sets = map[Scope]*environment.EnvSet{}
 	}
 	c.sets[s] = set
+	return set, nil
+}
+
+// typedNames are the types of what is dynamic for evaluation, for checks.
+type typedNames struct{ object, params *apiservercel.DeclType }
+
+// build makes the environment set of a scope, without its types of mutations.
+func build(s Scope, typed typedNames) (*environment.EnvSet, error) {
+	request, namespace := requestType(), namespaceType()
+	declared := []*apiservercel.DeclType{namespace, request}
+	typeOf := func(t *apiservercel.DeclType) *cel.Type {
+		if t == nil {
+			return cel.DynType
+		}
+		declared = append(declared, t)
+		return t.CelType()
+	}
+	object := typeOf(typed.object)
+	options := []cel.EnvOption{
+		cel.Variable(Object, object), cel.Variable(OldObject, object),
+		cel.Variable(Request, request.CelType()), cel.Variable(Namespace, namespace.CelType()),
+	}
+	if s.Params {
+		options = append(options, cel.Variable(Params, typeOf(typed.params)))
+	}
+	if s.Authorizer {
+		options = append(options, cel.Variable(Authorizer, library.AuthorizerType), cel.Variable(RequestResource, library.ResourceCheckType))
+	}
+	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+		IntroducedVersion: since(), EnvOptions: options, DeclTypes: declared,
+	}, environment.StrictCostOpt)
+	if err != nil {
+		return nil, fmt.Errorf("environment of expressions: %w", err)
+	}
 	return set, nil
 }
 
