@@ -128,7 +128,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 		},
 	}, nil)
 	s.firstLevels(add)
-	if s.cfg.AdvertiseIP.IsValid() && !s.cfg.AdvertiseIP.IsLoopback() { // endpoints may not be on loopback
+	if s.advertised() {
 		s.firstEndpoints(add, port)
 	}
 	return namespaces, others
@@ -191,6 +191,11 @@ func (s *Server) firstLevels(add func(*resource.Kind, resource.Object, func(reso
 	}
 }
 
+// advertised tells whether the service default/kubernetes leads to this server; endpoints may not be on loopback.
+func (s *Server) advertised() bool {
+	return s.cfg.AdvertiseIP.IsValid() && !s.cfg.AdvertiseIP.IsLoopback()
+}
+
 // firstEndpoints are where the service default/kubernetes leads; the address may change from one start to the next.
 func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(resource.Object) bool), port int32) {
 	ip, name, protocol, ready := s.cfg.AdvertiseIP.String(), "https", corev1.ProtocolTCP, true
@@ -204,7 +209,9 @@ func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(r
 		},
 		Subsets: subsets,
 	}, func(o resource.Object) bool {
-		core.Endpoints.Cast(o).Subsets = subsets
+		if !s.cfg.Shared { // else keepEndpoints knows better
+			core.Endpoints.Cast(o).Subsets = subsets
+		}
 		return true
 	})
 	endpoints := []discoveryv1.Endpoint{{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}}
@@ -217,8 +224,9 @@ func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(r
 		ObjectMeta:  metav1.ObjectMeta{Name: "kubernetes", Namespace: "default", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: family, Endpoints: endpoints, Ports: ports,
 	}, func(o resource.Object) bool {
-		slice := discovery.EndpointSlices.Cast(o)
-		slice.Endpoints, slice.Ports = endpoints, ports
+		if slice := discovery.EndpointSlices.Cast(o); !s.cfg.Shared {
+			slice.Endpoints, slice.Ports = endpoints, ports
+		}
 		return true
 	})
 }

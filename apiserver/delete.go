@@ -29,7 +29,11 @@ func (r *registry) delete(ctx context.Context, o *operation) (*answer, error) {
 	if err := checkDeleteOptions(options); err != nil {
 		return nil, err
 	}
-	cur, err := r.current(ctx, o.Namespace, o.Name)
+	find := r.current
+	if r.server.cfg.Shared && options.Preconditions != nil {
+		find = r.fresh
+	}
+	cur, err := find(ctx, o.Namespace, o.Name)
 	for attempt := 0; attempt < updateAttempts; attempt++ {
 		if err != nil {
 			return nil, err

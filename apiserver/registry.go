@@ -152,9 +152,25 @@ func (r *registry) conflict(name string) error {
 
 func (r *registry) key(namespace, name string) string { return r.hub.Key(namespace, name) }
 
-// current is the stored state of an object, or NotFound. It shows every acknowledged write of this process.
+// current is the stored state of an object, or NotFound. It shows every acknowledged write of this process; of other
+// processes, it shows every creation.
 func (r *registry) current(ctx context.Context, namespace, name string) (*watchcache.Entry, error) {
 	s, err := r.cache.Recent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if e := s.Get(r.key(namespace, name)); e != nil {
+		return e, nil
+	}
+	if r.server.cfg.Shared {
+		return r.fresh(ctx, namespace, name)
+	}
+	return nil, apierrors.NewNotFound(r.kind.GroupResource(), name)
+}
+
+// fresh is current for what depends on writes of other processes.
+func (r *registry) fresh(ctx context.Context, namespace, name string) (*watchcache.Entry, error) {
+	s, err := r.cache.Fresh(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,9 @@ import (
 // Config says what a server serves and what it leans on.
 type Config struct {
 	Store store.Store
-	Kinds []*resource.Kind
+	// Shared says that other servers write to the store too.
+	Shared bool
+	Kinds  []*resource.Kind
 
 	// Authenticators are asked in order; a request that none recognises is anonymous.
 	Authenticators []authn.Authenticator
@@ -248,6 +250,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	wg.Go(func() { s.keepFlowSchemas(ctx) })
+	if s.cfg.Shared && s.advertised() {
+		wg.Go(func() { s.keepEndpoints(ctx) })
+	}
 	select {
 	case <-ctx.Done():
 		return nil

@@ -54,7 +54,13 @@ func (r *registry) update(ctx context.Context, o *operation, change func(old *wa
 		mark := len(o.warnings)
 		var a *answer
 		var again bool
+		tried := cur.Revision
 		a, cur, again, err = r.updateOnce(ctx, o, cur, change)
+		if !again && err != nil && r.server.cfg.Shared && attempt == 0 { // it may be about a state that another server has replaced
+			if newer, problem := r.fresh(ctx, o.Namespace, o.Name); problem != nil || newer.Revision != tried {
+				cur, err, again = newer, problem, true
+			}
+		}
 		if !again {
 			return a, err
 		}

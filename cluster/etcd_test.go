@@ -18,6 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"knarr.dev/api"
@@ -217,6 +218,40 @@ func TestOneLeads(t *testing.T) {
 		case <-b.Done():
 			t.Fatal("the server ended")
 		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// TestServersAgree lets two servers work on the same objects in turn: what one acknowledged, the other builds on at once.
+func TestServersAgree(t *testing.T) {
+	server := etcdtest.Start(t)
+	a, b := startOn(t, server, RoleAPIServer), startOn(t, server, RoleAPIServer)
+	clients := []*client.Client{a.Client(Administrator()), b.Client(Administrator())}
+	ctx := t.Context()
+	for i := range 30 {
+		here, there := clients[i%2], clients[(i+1)%2]
+		key := client.Key{Namespace: fmt.Sprintf("n%d", i), Name: "m"}
+		if _, err := client.Of(here, core.Namespaces).Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key.Namespace}}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := client.Of(there, core.ConfigMaps).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}})
+		if err != nil {
+			t.Fatalf("create in a namespace that the other server made: %v", err)
+		}
+		for n := range 4 {
+			m = m.DeepCopy()
+			m.Data = map[string]string{"n": fmt.Sprint(n)}
+			if m, err = client.Of(clients[(i+n)%2], core.ConfigMaps).Update(ctx, m); err != nil {
+				t.Fatalf("update of what the other server wrote: %v", err)
+			}
+		}
+		version := m.ResourceVersion
+		err = client.Of(there, core.ConfigMaps).Delete(ctx, key, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}})
+		if err != nil {
+			t.Fatalf("delete what the other server wrote: %v", err)
+		}
+		if _, err := client.Of(here, core.ConfigMaps).Get(ctx, key); !apierrors.IsNotFound(err) {
+			t.Fatalf("get what the other server deleted: %v", err)
 		}
 	}
 }
