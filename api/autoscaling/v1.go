@@ -30,13 +30,21 @@ var HorizontalPodAutoscalersV1 = resource.StoredAs(resource.WithList(resource.De
 	ShortNames: []string{"hpa"},
 	Categories: []string{"all"},
 	Scope:      resource.Namespaced,
-	Default:    func(h *autoscalingv1.HorizontalPodAutoscaler) { orDefault(&h.Spec.MinReplicas, 1) },
+	Default:    defaultV1,
 	Columns:    v1Columns(),
 	Hidden:     []string{metricsKey, currentMetricsKey, conditionsKey, behaviorKey},
 	Subresources: resource.Subresources[autoscalingv1.HorizontalPodAutoscaler]{
 		Status: &resource.Status[autoscalingv1.HorizontalPodAutoscaler]{},
 	},
 }), func() runtime.Object { return new(autoscalingv1.HorizontalPodAutoscalerList) }), HorizontalPodAutoscalers, toV2, fromV2)
+
+func defaultV1(h *autoscalingv1.HorizontalPodAutoscaler) {
+	orDefault(&h.Spec.MinReplicas, 1)
+	var others []autoscalingv1.MetricSpec
+	if !read(h.Annotations, metricsKey, &others) || len(others) == 0 {
+		orDefault(&h.Spec.TargetCPUUtilizationPercentage, defaultUtilization)
+	}
+}
 
 // v1Columns are those of the stored form.
 func v1Columns() []resource.Column[autoscalingv1.HorizontalPodAutoscaler] {

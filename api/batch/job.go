@@ -121,6 +121,9 @@ func defaultFailurePolicy(p *batchv1.PodFailurePolicy) {
 	if p == nil {
 		return
 	}
+	if len(p.Rules) == 0 {
+		p.Rules = nil // as storage gives it back
+	}
 	for i := range p.Rules {
 		conditions := p.Rules[i].OnPodConditions
 		for k := range conditions {

@@ -78,7 +78,7 @@ func replicationControllerName(name string, prefix bool) []string {
 	case prefix:
 		return nil
 	case len(name) > validation.DNS1123SubdomainMaxLength:
-		return []string{validation.MaxLenError(validation.DNS1123SubdomainMaxLength)}
+		return []string{fmt.Sprintf("must be no more than %d bytes", validation.DNS1123SubdomainMaxLength)}
 	}
 	return validation.IsDNS1123Subdomain(name)
 }

@@ -47,7 +47,9 @@ func DefaultClaim(c *corev1.PersistentVolumeClaim) {
 // ValidateClaimTemplate checks the claim that is made for each pod of a stateful set.
 func ValidateClaimTemplate(c *corev1.PersistentVolumeClaim, at *field.Path) field.ErrorList {
 	spec := c.Spec.DeepCopy()
-	agreeSources(spec)
+	if spec.DataSource == nil {
+		agreeSources(spec)
+	}
 	return validateClaimSpec(spec, at.Child("spec"))
 }
 
