@@ -107,6 +107,12 @@ func (r *registry) changed(o *operation, old resource.Object) (resource.Object, 
 	if o.PatchType == types.ApplyYAMLPatchType {
 		return r.merged(o, old)
 	}
+	if o.PatchType == types.MergePatchType || o.PatchType == types.StrategicMergePatchType {
+		obj := old.DeepCopyObject().(resource.Object)
+		if r.server.patcher.Apply(o.PatchType == types.StrategicMergePatchType, r.kind.GroupVersionKind, obj, o.Patch) {
+			return obj, nil
+		}
+	}
 	obj := r.kind.New()
 	return obj, r.patchInto(o, r.kind.GroupVersionKind, old, obj)
 }

@@ -34,6 +34,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/fieldmanager"
 	"knarr.dev/apiserver/hooks"
+	"knarr.dev/apiserver/merge"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
 )
@@ -108,6 +109,7 @@ type Server struct {
 	steps      []admission.Step
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
+	patcher    merge.Patcher
 	handler    http.Handler
 	metrics    *metrics
 	flow       *flow
