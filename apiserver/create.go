@@ -159,7 +159,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		e, err := r.unwritten(key, hub).As(r.kind)
 		return &answer{entry: e, created: true}, err
 	}
-	e, _, err := r.write(ctx, key, hub, store.Absent)
+	e, rec, err := r.write(ctx, key, hub, store.Absent)
 	if errors.Is(err, store.ErrConflict) {
 		return nil, exists
 	}
@@ -168,7 +168,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	}
 	o.done = true
 	e, err = e.As(r.kind)
-	return &answer{entry: e, created: true}, err
+	return &answer{entry: e, stored: rec.Value, created: true}, err
 }
 
 const otherNamespace = "the namespace of the provided object does not match the namespace sent on the request"

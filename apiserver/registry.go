@@ -36,7 +36,9 @@ type registry struct {
 // answer is what a request came to.
 type answer struct {
 	// One of these is set, or none for an empty answer.
-	entry  *watchcache.Entry
+	entry *watchcache.Entry
+	// stored is what was just written to make entry, or nil.
+	stored []byte
 	object resource.Object // of kind gvk, not cached
 	gvk    schema.GroupVersionKind
 	list   *listAnswer

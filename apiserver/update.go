@@ -122,7 +122,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 	}
 	o.done = true
 	e, err = e.As(r.kind)
-	return &answer{entry: e}, nil, false, err
+	return &answer{entry: e, stored: rec.Value}, nil, false, err
 }
 
 // retry turns the record that stood in the way into the state to try with next.

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"knarr.dev/api/resource"
 )
 
 func TestEnvelopeInPlaceIsTheLibrarys(t *testing.T) {
@@ -73,6 +75,40 @@ func TestPlainSaysWhatPeekKindSays(t *testing.T) {
 		}
 		if want, err := PeekKind(JSON, []byte(body)); d.Plain && (err != nil || d.Kind != want) {
 			t.Errorf("%s: %s, want %s", body, d.Kind, want)
+		}
+	}
+}
+
+func TestAtRevision(t *testing.T) {
+	kind := &resource.Kind{GroupVersionKind: schema.GroupVersionKind{Version: "v1", Kind: "Pod"}}
+	for name, meta := range map[string]metav1.ObjectMeta{
+		"empty": {},
+		"full": {
+			Name: "a", GenerateName: strings.Repeat("g", 200), Namespace: "n", UID: "u", Generation: 3,
+			Labels: map[string]string{"a": "b"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
+		},
+	} {
+		obj := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "n"}}
+		stored, err := EncodeStored(kind, obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		obj.ResourceVersion = "1234567"
+		want, err := EncodeProto(kind.GroupVersionKind, obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := AtRevision(stored, kind.GroupVersionKind, obj.ResourceVersion)
+		if !ok || !bytes.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		if _, ok := AtRevision(want, kind.GroupVersionKind, "1"); ok {
+			t.Errorf("%s: took what has a revision", name)
+		}
+	}
+	for _, stored := range []string{"", "{}", "k8s:enc:aescbc:v1:k:x"} {
+		if _, ok := AtRevision([]byte(stored), kind.GroupVersionKind, "1"); ok {
+			t.Errorf("took %q", stored)
 		}
 	}
 }

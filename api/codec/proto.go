@@ -180,3 +180,35 @@ func decodeProto(data []byte, obj runtime.Object) (schema.GroupVersionKind, erro
 	}
 	return gvk, m.Unmarshal(u.Raw)
 }
+
+// AtRevision makes what EncodeProto would of what EncodeStored made: the same object with a resourceVersion. Not ok are
+// other forms than EncodeStored's.
+func AtRevision(stored []byte, gvk schema.GroupVersionKind, revision string) ([]byte, bool) {
+	const metadata, resourceVersion = 1<<3 | 2, 6<<3 | 2 // tags of the message and of its metadata
+	_, raw, ok := envelope(stored)
+	if !ok || len(raw) == 0 || raw[0] != metadata || len(revision) > 0x7f {
+		return nil, false
+	}
+	size, n := binary.Uvarint(raw[1:])
+	if n <= 0 || size > uint64(len(raw)-1-n) {
+		return nil, false
+	}
+	meta, rest := raw[1+n:1+n+int(size)], raw[1+n+int(size):]
+	at := 0
+	for at < len(meta) && meta[at] < resourceVersion {
+		long, n := binary.Uvarint(meta[at+1:])
+		if meta[at]&7 != 2 || n <= 0 || long > uint64(len(meta)-at-1-n) {
+			return nil, false
+		}
+		at += 1 + n + int(long)
+	}
+	if at+1 >= len(meta) || meta[at] != resourceVersion || meta[at+1] != 0 {
+		return nil, false
+	}
+	out := make([]byte, 0, len(raw)+len(revision)+binary.MaxVarintLen64)
+	out = append(out, metadata)
+	out = binary.AppendUvarint(out, size+uint64(len(revision)))
+	out = append(append(out, meta[:at+1]...), byte(len(revision)))
+	out = append(append(append(out, revision...), meta[at+2:]...), rest...)
+	return WrapProto(gvk, out), true
+}

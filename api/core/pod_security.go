@@ -170,6 +170,9 @@ func validateHostUsers(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 }
 
 func validateSysctls(list []corev1.Sysctl, at *field.Path) (problems field.ErrorList) {
+	if len(list) == 0 {
+		return nil
+	}
 	format, seen := regexp.MustCompile("^"+sysctlFormat+"$"), sets.New[string]()
 	for i, s := range list {
 		at := at.Index(i).Child("name")

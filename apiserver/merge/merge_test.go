@@ -71,7 +71,7 @@ func TestApplyIsTheLibraries(t *testing.T) {
 	for _, s := range samples() {
 		random := rand.New(rand.NewPCG(1, 2))
 		taken, total := 0, 0
-		for range 3000 {
+		for range 1000 {
 			old := s.decode(t, vary(random, []byte(s.text)))
 			patch := s.patch(t, random, old)
 			for _, strategic := range []bool{false, true} {
