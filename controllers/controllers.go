@@ -28,6 +28,7 @@ import (
 	"knarr.dev/controllers/resourcequota"
 	"knarr.dev/controllers/rootca"
 	"knarr.dev/controllers/serviceaccount"
+	"knarr.dev/controllers/servicecidr"
 )
 
 // Config is what loops need to know of the cluster.
@@ -85,6 +86,7 @@ func All() []Loop {
 		{"resourcequota", "resourcequota-controller", resourcequota.Needs(), func(c *client.Client, cfg Config) controller.Controller {
 			return resourcequota.New(c, cfg.Kinds)
 		}},
+		{"service-cidr", "service-cidrs-controller", servicecidr.Needs(), plain(servicecidr.New)},
 		{"endpointslice", "endpointslice-controller", endpointslice.Needs(), plain(endpointslice.New)},
 		{"nodelifecycle", "node-controller", nodelifecycle.Needs(), plain(nodelifecycle.New)},
 		{"csrapproving", "node-certificate-approver", csr.ApprovingNeeds(), plain(csr.NewApproving)},

@@ -272,7 +272,11 @@ func (a *allocation) address() error {
 	switch {
 	case a.own[addr]:
 	case !slices.ContainsFunc(a.ranges, func(p netip.Prefix) bool { return p.Contains(addr) }):
-		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", addr, addr, a.s.cidr))
+		why := "the provided network does not match the current range"
+		if a.request.DryRun { // for which Kubernetes looks at the configured range alone
+			why = fmt.Sprintf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", addr, a.s.cidr)
+		}
+		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: %s", addr, why))
 	case a.request.DryRun:
 	case !a.free(addr):
 		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
