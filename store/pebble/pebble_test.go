@@ -195,6 +195,32 @@ func (h *history) check(t *testing.T, s *Store, c crash) {
 	}
 }
 
+// TestRefusalIsOfWhatCanBeRead puts a write and one that it refuses into one batch: whoever is refused must find the reason.
+func TestRefusalIsOfWhatCanBeRead(t *testing.T) {
+	s, err := Open("db", Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range 200 {
+		op := store.Op{Key: fmt.Sprintf("/%d", i), Value: []byte("x"), Expect: store.Absent}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				have, err := s.Write(t.Context(), op)
+				if !errors.Is(err, store.ErrConflict) {
+					return
+				}
+				p, err := s.Read(t.Context(), store.Query{Key: op.Key})
+				if err != nil || len(p.Records) == 0 || p.Records[0].Modified != have.Modified {
+					t.Errorf("refused because of %+v, which a read does not show: %+v, %v", have, p, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
 func TestHistoryWindow(t *testing.T) {
 	c := storetest.NewClock()
 	s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now, HistoryWindow: time.Minute})

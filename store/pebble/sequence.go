@@ -76,25 +76,26 @@ func (s *Store) commit(batch []*write) {
 	records := make(map[string]store.Record, len(batch))
 	revision := s.revision.Load()
 	events := make([]store.Event, 0, len(batch))
-	accepted := make([]*write, 0, len(batch))
+	// Nobody hears anything before the batch is durable and can be read: a refusal tells of writes of the same batch.
+	answers := make([]answer, len(batch))
 	now := s.options.Now()
-	for _, w := range batch {
+	for i, w := range batch {
 		current, err := s.current(w.op.Key, pending)
 		if err == nil {
 			err = condition(&w.op, current)
 		}
 		if err == nil && w.op.Value == nil && !exists(current) {
-			w.answer <- answer{record: store.Record{Key: w.op.Key}} // nothing to delete
+			answers[i] = answer{record: store.Record{Key: w.op.Key}} // nothing to delete
 			continue
 		}
 		if err != nil {
-			w.answer <- answer{record: recordOf(w.op.Key, current), err: err}
+			answers[i] = answer{record: recordOf(w.op.Key, current), err: err}
 			continue
 		}
 		revision++
 		next := following(&w.op, current, revision, now)
 		if err := put(b, w.op.Key, next, current); err != nil {
-			w.answer <- answer{err: fmt.Errorf("write %s: %w", w.op.Key, err)}
+			answers[i] = answer{err: fmt.Errorf("write %s: %w", w.op.Key, err)}
 			revision--
 			continue
 		}
@@ -109,11 +110,18 @@ func (s *Store) commit(batch []*write) {
 		}
 		pending[w.op.Key], records[w.op.Key] = next, e.Record
 		events = append(events, e)
-		accepted = append(accepted, w)
+		answers[i] = answer{record: e.Record}
 	}
-	if len(events) == 0 {
-		return
+	if len(events) > 0 {
+		s.publish(b, events, revision, now)
 	}
+	for i, w := range batch {
+		w.answer <- answers[i]
+	}
+}
+
+// publish makes a batch durable and shows it to readers and watches.
+func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, now time.Time) {
 	if err := b.Commit(pebble.Sync); err != nil {
 		// Whether the batch is on disk is open; going on could give its revisions to other writes.
 		panic(fmt.Sprintf("store: commit of revisions up to %d: %v", revision, err))
@@ -122,9 +130,6 @@ func (s *Store) commit(batch []*write) {
 	s.revision.Store(revision)
 	if n := len(s.marks); n == 0 || now.Sub(s.marks[n-1].at) >= housekeepEvery {
 		s.marks = append(s.marks, mark{now, revision})
-	}
-	for i, w := range accepted {
-		w.answer <- answer{record: events[i].Record}
 	}
 }
 
