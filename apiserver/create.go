@@ -13,8 +13,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -197,7 +195,7 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 		return nil
 	}
 	if obj.GetName() == "" && o.Verb == "update" {
-		return apierrors.NewBadRequest("name is required")
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", o.Name))
 	}
 	if obj.GetName() != o.Name {
 		return apierrors.NewBadRequest(fmt.Sprintf(
@@ -205,8 +203,6 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 	}
 	return nil
 }
-
-const admissionGroup = "admissionregistration.k8s.io"
 
 // problems are all problems of an object; old is nil for a new one.
 func (r *registry) problems(obj, old resource.Object) field.ErrorList {
@@ -218,17 +214,9 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 			old = r.served(old)
 		}
 	}
-	name := validation.ValidateNameFunc(validation.NameIsDNSSubdomain)
-	if k.Name != nil {
-		name = k.Name
-	} else if k.Group == "rbac.authorization.k8s.io" {
-		name = path.ValidatePathSegmentName
-	}
 	var errs field.ErrorList
-	meta := field.NewPath("metadata")
 	if old == nil {
-		errs = validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
-		errs = append(errs, finalizerProblems(k, obj, meta)...)
+		errs = newMetaProblems(k, obj)
 		if k.Validate != nil {
 			errs = append(errs, k.Validate(obj)...)
 		}
@@ -237,17 +225,7 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		}
 		return errs
 	}
-	// Kubernetes checks metadata of updates twice, and says so in the causes: once for all kinds and once for each.
-	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
-	errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)...)
-	errs = append(errs, changes...)
-	if k.Resource != "events" { // which has no rules of its own for metadata
-		if !checkedOnce(k) {
-			errs = append(errs, changes...)
-		}
-		errs = append(errs, validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)...)
-		errs = append(errs, finalizerProblems(k, obj, meta)...)
-	}
+	errs = metaProblems(k, obj, old, false)
 	switch {
 	case k.Revalidate != nil:
 		errs = append(errs, k.Revalidate(obj, old)...)
@@ -260,15 +238,6 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	return errs
 }
 
-// checkedOnce names the kinds that have no rules of their own for changes of metadata.
-func checkedOnce(k *resource.Kind) bool {
-	switch k.Resource {
-	case "limitranges", "persistentvolumes", "prioritylevelconfigurations", "volumeattachments":
-		return true
-	}
-	return k.Group == admissionGroup
-}
-
 // served is the form of a stored object in which it is asked for.
 func (r *registry) served(hub resource.Object) resource.Object {
 	if obj, err := r.kind.Stored.FromHub(hub); err == nil {
@@ -277,46 +246,24 @@ func (r *registry) served(hub resource.Object) resource.Object {
 	return hub
 }
 
-// finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.
-func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
-	switch k.Resource {
-	case "events", "leases", "poddisruptionbudgets", "runtimeclasses":
-		return nil
-	}
-	if k.Group == admissionGroup {
-		return nil
-	}
-	var errs field.ErrorList
-	for i, f := range obj.GetFinalizers() {
-		switch f {
-		case "kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
-			continue
-		}
-		if !strings.Contains(f, "/") && f != "" {
-			errs = append(errs, field.Invalid(meta.Child("finalizers").Index(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
-		}
-	}
-	return errs
-}
-
-// ownerWarnings drops repeated owners of an object.
-func ownerWarnings(obj resource.Object) []string {
+// ownerWarnings drops repeated owners of an object; the warning may say when they were found.
+func ownerWarnings(obj resource.Object, when string) []string {
 	if len(obj.GetOwnerReferences()) < 2 {
 		return nil
 	}
-	return dedupOwners(obj)
+	return dedupOwners(obj, when)
 }
 
 func (r *registry) warningsFor(obj resource.Object) []string {
-	out := ownerWarnings(obj)
+	out := ownerWarnings(obj, "")
 	if r.kind.Warnings != nil {
 		out = append(out, r.kind.Warnings(obj)...)
 	}
 	return out
 }
 
-// dedupOwners removes repeated owner references, with a warning.
-func dedupOwners(obj resource.Object) []string {
+// dedupOwners removes repeated owner references, with a warning that may say when they were found.
+func dedupOwners(obj resource.Object, when string) []string {
 	refs := obj.GetOwnerReferences()
 	seen := map[string]bool{}
 	var kept []metav1.OwnerReference
@@ -334,7 +281,7 @@ func dedupOwners(obj resource.Object) []string {
 		return nil
 	}
 	obj.SetOwnerReferences(kept)
-	return []string{fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", strings.Join(again, ", "))}
+	return []string{fmt.Sprintf(".metadata.ownerReferences contains duplicate entries%s; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", when, strings.Join(again, ", "))}
 }
 
 func ownerID(ref metav1.OwnerReference) string {

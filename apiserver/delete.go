@@ -143,6 +143,19 @@ func (r *registry) preconditions(o *operation, options *metav1.DeleteOptions, ob
 	if p == nil {
 		return nil
 	}
+	if held(obj) { // which Kubernetes checks where it writes
+		conflict := func(what string, asked, have any) error {
+			text := fmt.Sprintf("Precondition failed: %s in precondition: %v, %s in object meta: %v", what, asked, what, have)
+			return apierrors.NewConflict(r.kind.GroupResource(), obj.GetName(), errors.New(text))
+		}
+		switch {
+		case p.UID != nil && *p.UID != obj.GetUID():
+			return conflict("UID", *p.UID, obj.GetUID())
+		case p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion():
+			return conflict("ResourceVersion", *p.ResourceVersion, obj.GetResourceVersion())
+		}
+		return nil
+	}
 	conflict := func(text string) error {
 		gr := r.hub.GroupResource()
 		gr.Resource = r.hub.Kind
@@ -210,6 +223,9 @@ func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOption
 // deletionFinalizers are the finalizers of obj with those of the garbage collector as the deleter wants them.
 func (r *registry) deletionFinalizers(obj resource.Object, options *metav1.DeleteOptions) []string {
 	have := obj.GetFinalizers()
+	if r.hub.Resource == "events" || held(obj) { // which have no dependents, or lose them first
+		return have
+	}
 	orphan := slices.Contains(have, metav1.FinalizerOrphanDependents)
 	foreground := slices.Contains(have, metav1.FinalizerDeleteDependents)
 	switch {

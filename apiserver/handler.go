@@ -190,7 +190,7 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 
 // segment refuses names that cannot be part of a path.
 func segment(i *requestInfo) error {
-	if i.name == "" && i.subresource != "" {
+	if i.name == "" && i.subresource != "" && i.resource != "bindings" {
 		return apierrors.NewBadRequest("name must be provided")
 	}
 	if problems := path.IsValidPathSegmentName(i.name); i.name != "" && len(problems) > 0 {

@@ -24,3 +24,24 @@ func objectMeta(o resource.Object) metav1.ObjectMeta {
 		Finalizers: o.GetFinalizers(), ManagedFields: o.GetManagedFields(),
 	}
 }
+
+// setObjectMeta gives an object the metadata m, which it shares from then on.
+func setObjectMeta(o resource.Object, m *metav1.ObjectMeta) {
+	if a, ok := o.(metav1.ObjectMetaAccessor); ok {
+		if have, ok := a.GetObjectMeta().(*metav1.ObjectMeta); ok {
+			*have = *m
+			return
+		}
+	}
+	o.SetUID(m.UID)
+	o.SetResourceVersion(m.ResourceVersion)
+	o.SetGeneration(m.Generation)
+	o.SetCreationTimestamp(m.CreationTimestamp)
+	o.SetDeletionTimestamp(m.DeletionTimestamp)
+	o.SetDeletionGracePeriodSeconds(m.DeletionGracePeriodSeconds)
+	o.SetLabels(m.Labels)
+	o.SetAnnotations(m.Annotations)
+	o.SetOwnerReferences(m.OwnerReferences)
+	o.SetFinalizers(m.Finalizers)
+	o.SetManagedFields(m.ManagedFields)
+}

@@ -304,9 +304,6 @@ func (r *registry) dry(key string, obj resource.Object, revision int64) *watchca
 
 // unwritten is the entry of a creation that does not happen: it keeps the resourceVersion that storage would have refused.
 func (r *registry) unwritten(key string, obj resource.Object) *watchcache.Entry {
-	if rv, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err != nil || rv == 0 {
-		obj.SetResourceVersion("")
-	}
 	return watchcache.NewEntry(r.hub, key, obj, 0)
 }
 

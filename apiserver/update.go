@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
@@ -45,6 +47,9 @@ func (r *registry) update(ctx context.Context, o *operation, change func(old *wa
 	cur, err := r.current(ctx, o.Namespace, o.Name)
 	for attempt := 0; attempt < updateAttempts; attempt++ {
 		if apierrors.IsNotFound(err) && r.hub.CreateOnUpdate && o.Verb == "update" && o.Subresource == "" {
+			if uid := o.Object.GetUID(); uid != "" {
+				return nil, r.otherUID(o, r.key(o.Namespace, o.Name), uid, "")
+			}
 			o.Object.SetResourceVersion("")
 			return r.createStored(ctx, o)
 		}
@@ -140,13 +145,11 @@ func (r *registry) retry(o *operation, rec store.Record, unconditional bool) (*w
 // checkRevision compares uid and resourceVersion of an update with the stored object.
 func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchcache.Entry) (unconditional bool, err error) {
 	if uid := obj.GetUID(); uid != "" && uid != cur.Object.GetUID() && o.Verb != "patch" { // of a patch, validation says so
-		return false, apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
-			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s",
-			cur.Key, uid, cur.Object.GetUID()))
+		return false, r.otherUID(o, cur.Key, uid, cur.Object.GetUID())
 	}
 	version := obj.GetResourceVersion()
 	if version == "" || version == "0" {
-		if r.hub.NeedsRevision && o.Verb == "update" {
+		if r.hub.NeedsRevision {
 			named := schema.GroupKind{Group: r.hub.Group, Kind: r.hub.Resource}
 			return false, apierrors.NewInvalid(named, o.Name, field.ErrorList{
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
@@ -177,7 +180,11 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	}
 	obj.SetUID(uid)
 	obj.SetResourceVersion(version)
-	warnings := ownerWarnings(obj)
+	when := ""
+	if o.Verb == "patch" { // then they have not been looked at before
+		when = " after mutating admission happens"
+	}
+	warnings := ownerWarnings(obj, when)
 	hub, err := r.toHub(obj)
 	if err != nil {
 		return nil, err
@@ -198,13 +205,7 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	if o.Subresource == "status" {
 		asked := objectMeta(hub)
 		r.hub.Status.Prepare(hub, old)
-		hub.SetManagedFields(asked.ManagedFields)
-		if !r.hub.Status.KeepMetadata { // else writers of status may change what clients own of metadata too
-			hub.SetLabels(asked.Labels)
-			hub.SetAnnotations(asked.Annotations)
-			hub.SetFinalizers(asked.Finalizers)
-		}
-		hub.SetResourceVersion(old.GetResourceVersion())
+		statusMeta(r.hub, hub, old, &asked)
 	} else if (o.Subresource == "" || o.Subresource == "scale") && r.hub.PrepareUpdate != nil {
 		r.hub.PrepareUpdate(hub, old)
 	}
@@ -233,6 +234,16 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	return hub, nil
 }
 
+// otherUID is the error for an update of an object that was deleted and perhaps made anew.
+func (r *registry) otherUID(o *operation, key string, asked, have types.UID) error {
+	if o.DryRun {
+		key = strings.TrimPrefix(key, "/registry")
+	}
+	return apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
+		"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s",
+		key, asked, have))
+}
+
 // keepDeletion makes sure that an update does not take back a deletion. That it does not begin one either is the matter of
 // validation.
 func keepDeletion(obj, old resource.Object) {
@@ -257,7 +268,7 @@ func (r *registry) updateWarnings(hub, obj, old resource.Object) []string {
 
 func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {
 	if o.Subresource == "status" {
-		errs := metaUpdateProblems(obj, old)
+		errs := metaProblems(r.hub, obj, old, true)
 		if r.hub.Status.Validate != nil {
 			errs = append(errs, r.hub.Status.Validate(obj, old)...)
 		}

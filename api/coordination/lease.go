@@ -18,6 +18,7 @@ var Leases = resource.WithList(resource.Define(resource.Definition[coordinationv
 	Group: "coordination.k8s.io", Version: "v1", Kind: "Lease", Resource: "leases",
 	Scope:          resource.Namespaced,
 	CreateOnUpdate: true,
+	NeedsRevision:  true,
 	PrepareCreate:  func(l *coordinationv1.Lease) { l.Spec.Strategy, l.Spec.PreferredHolder = nil, nil }, // their feature is off
 	PrepareUpdate: func(l, old *coordinationv1.Lease) {
 		if old.Spec.Strategy == nil && old.Spec.PreferredHolder == nil {

@@ -19,10 +19,11 @@ import (
 // Events report what happened to other objects.
 var Events = resource.WithList(resource.Define(resource.Definition[corev1.Event]{
 	Group: "", Version: "v1", Kind: "Event", Resource: "events",
-	ShortNames: []string{"ev"},
-	Scope:      resource.Namespaced,
-	TTL:        time.Hour,
-	Validate:   func(e *corev1.Event) field.ErrorList { return validateEvent(e, "reportingComponent") },
+	ShortNames:     []string{"ev"},
+	Scope:          resource.Namespaced,
+	TTL:            time.Hour,
+	CreateOnUpdate: true,
+	Validate:       func(e *corev1.Event) field.ErrorList { return validateEvent(e, "reportingComponent") },
 	Columns: []resource.Column[corev1.Event]{
 		{Name: "Last Seen", Value: func(e *corev1.Event, now time.Time) any { return lastSeen(e, now) }},
 		{Name: "Type", Value: func(e *corev1.Event, _ time.Time) any { return e.Type }},

@@ -23,8 +23,9 @@ import (
 // LimitRanges bound and default what pods of a namespace request.
 var LimitRanges = resource.WithList(resource.Define(resource.Definition[corev1.LimitRange]{
 	Group: "", Version: "v1", Kind: "LimitRange", Resource: "limitranges",
-	ShortNames: []string{"limits"},
-	Scope:      resource.Namespaced,
+	ShortNames:     []string{"limits"},
+	Scope:          resource.Namespaced,
+	CreateOnUpdate: true,
 	Default: func(l *corev1.LimitRange) {
 		for i := range l.Spec.Limits {
 			defaultLimits(&l.Spec.Limits[i])

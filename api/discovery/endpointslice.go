@@ -36,10 +36,12 @@ var EndpointSlices = resource.WithList(resource.Define(resource.Definition[disco
 	},
 	PrepareCreate: func(s *discoveryv1.EndpointSlice) {
 		s.Generation = 1
+		dropEmpty(s)
 		dropTopology(s)
 	},
 	PrepareUpdate: func(s, old *discoveryv1.EndpointSlice) {
 		s.Generation = old.Generation
+		dropEmpty(s)
 		dropTopology(s)
 		if !equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) || !equality.Semantic.DeepEqual(s.Ports, old.Ports) ||
 			!equality.Semantic.DeepEqual(s.Labels, old.Labels) {

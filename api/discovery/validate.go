@@ -21,6 +21,16 @@ const (
 	zonesMax     = 8
 )
 
+// dropEmpty makes lists without elements absent, as they are when they come back from storage.
+func dropEmpty(s *discoveryv1.EndpointSlice) {
+	if len(s.Endpoints) == 0 {
+		s.Endpoints = nil
+	}
+	if len(s.Ports) == 0 {
+		s.Ports = nil
+	}
+}
+
 // dropTopology removes the field of v1beta1 that nothing may write any more.
 func dropTopology(s *discoveryv1.EndpointSlice) {
 	for i := range s.Endpoints {
