@@ -50,9 +50,6 @@ func (c *Cluster) startServer(ctx context.Context) error {
 	if c.config.NoSockets {
 		return nil
 	}
-	if os.Getenv("GOGC") == "" {
-		c.parts.run("garbage collector", driveCollector)
-	}
 	return c.pki.KeepKubeconfig(c.config.Kubeconfig, c.URL(), "admin", []string{"system:masters"})
 }
 

@@ -103,6 +103,7 @@ func (s *serving) run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "knarr ready in %v  %s  kubeconfig %s\n", time.Since(begin).Round(time.Millisecond), c.URL(), c.KubeconfigFile())
 	go keepSmall(ctx)
+	go driveCollector(ctx)
 	<-c.Done() // ctx ended or something failed
 	return c.Close()
 }

@@ -1,7 +1,7 @@
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package main
 
 import "testing"
 
