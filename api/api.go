@@ -19,6 +19,7 @@ import (
 	"knarr.dev/api/devices"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/events"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/flowcontrol"
 	"knarr.dev/api/networking"
 	"knarr.dev/api/node"
@@ -91,6 +92,8 @@ func Kinds() []*resource.Kind {
 		devices.ResourceClaims.Kind,
 		devices.ResourceClaimTemplates.Kind,
 		devices.ResourceSlices.Kind,
+		extension.CustomResourceDefinitions.Kind,
+		extension.APIServices.Kind,
 		authentication.TokenReviews.Kind,
 		authentication.SelfSubjectReviews.Kind,
 		authorization.SubjectAccessReviews.Kind,

@@ -222,7 +222,7 @@ func (t *transport) audited(ctx context.Context, q *call.Request) (context.Conte
 		return ctx, func(*call.Result, error) {}
 	}
 	rec.Received()
-	reg := t.server.registries[k]
+	reg := t.server.registry(k)
 	if rec.WantsRequest() && reg != nil {
 		recordRequest(rec, reg, q)
 	}

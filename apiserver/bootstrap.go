@@ -49,7 +49,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	})
 	err := s.bootstrapAll(ctx, others)
 	wg.Wait()
-	if err == nil && s.registries[networking.IPAddresses.Kind] != nil && s.registries[core.Services.Kind] != nil {
+	if err == nil && s.registry(networking.IPAddresses.Kind) != nil && s.registry(core.Services.Kind) != nil {
 		err = hooks.RepairAddresses(ctx, s.objects())
 	}
 	return errors.Join(err, policy, s.bootstrapAll(ctx, s.cfg.Bootstrap))
@@ -94,7 +94,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 	add := func(kind *resource.Kind, obj resource.Object, reconcile func(resource.Object) bool) {
 		b := Bootstrap{Kind: kind, Object: obj, Reconcile: reconcile}
 		switch {
-		case s.registries[kind] == nil:
+		case s.registry(kind) == nil:
 		case kind == core.Namespaces.Kind:
 			namespaces = append(namespaces, b)
 		default:
@@ -113,6 +113,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 		add(scheduling.PriorityClasses.Kind, &class, nil)
 	}
 	s.firstRange(add)
+	s.localServices(add)
 	first := s.cfg.ServiceCIDR.Masked().Addr().Next().String()
 	port := int32(s.cfg.AdvertisePort)
 	if port == 0 {
@@ -242,7 +243,7 @@ func (s *Server) builtinHooks() []hooks.Hook {
 	all = append(all, hooks.Devices(objects)...)
 	served := all[:0]
 	for _, h := range all {
-		if s.registries[h.Kind] != nil {
+		if s.registry(h.Kind) != nil {
 			served = append(served, h)
 		}
 	}

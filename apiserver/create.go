@@ -130,10 +130,10 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if hub = a.Object; r.kind.Scope == resource.Namespaced && hub.GetNamespace() != o.Namespace {
 		return nil, apierrors.NewBadRequest(otherNamespace)
 	}
-	b.give(r.hub, hub)
+	b.give(r.rules(), hub)
 	a.Name = hub.GetName()
-	if r.hub.PrepareCreate != nil {
-		r.hub.PrepareCreate(hub)
+	if r.rules().PrepareCreate != nil {
+		r.rules().PrepareCreate(hub)
 	}
 	if h := r.hook(""); h != nil && h.BeforeCreate != nil {
 		if err := h.BeforeCreate(ctx, a); err != nil {
@@ -141,7 +141,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		}
 	}
 	if errs := r.problems(hub, nil); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), hub.GetName(), errs)
+		return nil, apierrors.NewInvalid(r.named(hub), hub.GetName(), errs)
 	}
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err
@@ -156,6 +156,9 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 		}
 		e, err := r.unwritten(key, hub).As(r.kind)
 		return &answer{entry: e, created: true}, err
+	}
+	if hub, err = r.stored(hub); err != nil {
+		return nil, err
 	}
 	e, rec, err := r.write(ctx, key, hub, store.Absent)
 	if errors.Is(err, store.ErrConflict) {
@@ -206,8 +209,8 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 
 // problems are all problems of an object; old is nil for a new one.
 func (r *registry) problems(obj, old resource.Object) field.ErrorList {
-	k := r.hub
-	if r.kind.Stored != nil && r.kind.ValidateCreate != nil { // which has rules of its own
+	k := r.rules()
+	if r.kind.Custom == nil && r.kind.Stored != nil && r.kind.ValidateCreate != nil { // which has rules of its own
 		k = r.kind
 		obj = r.served(obj)
 		if old != nil {

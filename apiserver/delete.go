@@ -10,12 +10,14 @@ import (
 	"slices"
 	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/crd"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
 )
@@ -161,6 +163,9 @@ func (r *registry) preconditions(o *operation, options *metav1.DeleteOptions, ob
 		gr.Resource = r.hub.Kind
 		return apierrors.NewConflict(gr, obj.GetName(), errors.New(text))
 	}
+	if d, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok && d.DeletionTimestamp == nil {
+		return r.definitionPreconditions(p, d)
+	}
 	if p.UID != nil && *p.UID != obj.GetUID() {
 		return conflict(fmt.Sprintf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, obj.GetUID()))
 	}
@@ -168,6 +173,22 @@ func (r *registry) preconditions(o *operation, options *metav1.DeleteOptions, ob
 		return conflict(fmt.Sprintf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, obj.GetResourceVersion()))
 	}
 	return nil
+}
+
+// definitionPreconditions words as Kubernetes does for definitions, whose deletion begins with an update.
+func (r *registry) definitionPreconditions(p *metav1.Preconditions, d *apiextensionsv1.CustomResourceDefinition) error {
+	var problem error
+	switch {
+	case p.UID != nil && *p.UID != d.UID:
+		//lint:ignore ST1005 Kubernetes' words
+		problem = fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, d.UID)
+	case p.ResourceVersion != nil && *p.ResourceVersion != d.ResourceVersion:
+		//lint:ignore ST1005 Kubernetes' words
+		problem = fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, d.ResourceVersion)
+	default:
+		return nil
+	}
+	return apierrors.NewConflict(r.kind.GroupResource(), d.Name, problem)
 }
 
 // markDeleted sets on obj what a deletion sets, and says whether the object stays for now: for its grace period or its finalizers.
@@ -249,6 +270,9 @@ func (r *registry) deletionFinalizers(obj resource.Object, options *metav1.Delet
 	}
 	if foreground {
 		out = append(out, metav1.FinalizerDeleteDependents)
+	}
+	if d, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok && d.DeletionTimestamp == nil && !slices.Contains(out, crd.Finalizer) {
+		out = append(out, crd.Finalizer) // until its objects are gone
 	}
 	return out
 }

@@ -19,7 +19,7 @@ import (
 
 // keepFlowSchemas tells in the status of each FlowSchema whether its priority level exists, until ctx ends.
 func (s *Server) keepFlowSchemas(ctx context.Context) {
-	schemas, levels := s.registries[flowcontrol.FlowSchemas.Kind], s.registries[flowcontrol.PriorityLevelConfigurations.Kind]
+	schemas, levels := s.registry(flowcontrol.FlowSchemas.Kind), s.registry(flowcontrol.PriorityLevelConfigurations.Kind)
 	if schemas == nil || levels == nil {
 		return
 	}

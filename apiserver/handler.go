@@ -21,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -39,7 +40,11 @@ const maxBody = 3 << 20
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *registry) {
 	sc := scopeOf(r)
 	if err := s.reachable(reg, sc.info, r.Method); err != nil {
-		writeError(w, r, err)
+		if errors.Is(err, errNoPage) {
+			http.NotFound(w, r)
+		} else {
+			writeError(w, r, err)
+		}
 		return
 	}
 	if isConnect(reg.kind, sc.info.subresource) {
@@ -125,6 +130,9 @@ func unroutable(err error) bool {
 
 // deprecated is the warning with every answer about a kind that has a successor.
 func deprecated(k *resource.Kind) string {
+	if k.Custom != nil {
+		return k.Custom.Warning
+	}
 	if k.Group == "" && k.Resource == "endpoints" {
 		return "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 	}
@@ -153,7 +161,15 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	k := reg.kind
 	namespaced := k.Scope == resource.Namespaced
 	named := i.name != "" && pathHasName(i)
+	if k.Custom != nil {
+		if err := customPath(k, i, named); err != nil {
+			return err
+		}
+	}
 	if i.subresource != "" && (!s.hasSubresource(reg, i.subresource) || i.rest != "" && i.subresource != "proxy") {
+		if k.Custom != nil {
+			return apierrors.NewNotFound(k.GroupResource(), i.name)
+		}
 		return notFoundPath()
 	}
 	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
@@ -197,6 +213,18 @@ func segment(i *requestInfo) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", i.name, strings.Join(problems, ";")))
 	}
 	return nil
+}
+
+// errNoPage says that a path means nothing, not even to clients of the API.
+var errNoPage = errors.New("no such page")
+
+// customPath refuses paths of the wrong scope as Kubernetes does for custom resources.
+func customPath(k *resource.Kind, i *requestInfo, named bool) error {
+	across := !named && (i.verb == "list" || i.verb == "watch")
+	if bool(k.Scope) == (i.namespace != "") || bool(k.Scope) && across {
+		return nil
+	}
+	return errNoPage
 }
 
 // pathHasName tells a name in the path from one in a field selector.
@@ -405,7 +433,7 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		return nil, err
 	}
 	want := reg.subKind(q.Subresource)
-	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && stated(d.Kind, want) == want {
+	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && reg.kind.Custom == nil && stated(d.Kind, want) == want {
 		q.Object = obj
 		return nil, nil
 	}
@@ -416,17 +444,36 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	if err != nil {
 		return nil, unrecognized(want, err, body)
 	}
+	if reg.kind.Custom != nil && q.Subresource != "scale" {
+		if said.Kind == "" {
+			return nil, unrecognized(want, runtime.NewMissingKindErr(string(body)), body)
+		}
+		if said.Version == "" {
+			return nil, unrecognized(want, runtime.NewMissingVersionErr(string(body)), body)
+		}
+	}
 	got := stated(said, want)
 	if q.Subresource == "eviction" && got.Group == want.Group && got.Kind == want.Kind && got.Version == "v1beta1" {
 		got = want // it reads the same
 	}
 	if got != want {
-		return nil, s.wrongKind(got, want)
+		custom := reg.kind.Custom != nil && q.Subresource != "scale"
+		switch {
+		case !custom:
+			return nil, s.wrongKind(got, want)
+		case got.GroupVersion() != want.GroupVersion():
+			return nil, otherVersion(got, want)
+		} // another kind is found by validation
 	}
 	d, err := codec.Decode(media, body, obj)
 	if err != nil {
 		return nil, undecodable(want, err)
 	}
+	unknown, err := coerce(reg.kind, obj)
+	if err != nil {
+		return nil, undecodable(want, err)
+	}
+	d.Strict = append(d.Strict, unknown...)
 	q.Object = obj
 	o := &operation{Request: q}
 	err = o.strict(want, d.Strict)
@@ -442,6 +489,22 @@ func stated(said, want schema.GroupVersionKind) schema.GroupVersionKind {
 		said.Group, said.Version = want.Group, want.Version
 	}
 	return said
+}
+
+// coerce brings a decoded custom object into the form of its schema, and returns what it dropped as problems.
+func coerce(k *resource.Kind, obj resource.Object) ([]error, error) {
+	if _, custom := obj.(*unstructured.Unstructured); !custom || k.Custom == nil || k.Custom.Coerce == nil {
+		return nil, nil
+	}
+	unknown, err := k.Custom.Coerce(obj)
+	if err != nil {
+		return nil, err
+	}
+	problems := make([]error, len(unknown))
+	for i, path := range unknown {
+		problems[i] = fmt.Errorf("unknown field %q", path)
+	}
+	return problems, nil
 }
 
 // strict reports unknown and duplicate fields as the client wants it: as an error, as warnings, or not at all.
@@ -472,7 +535,12 @@ func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
 	case types.JSONPatchType, types.MergePatchType, types.ApplyYAMLPatchType:
 		return t, nil
 	case types.StrategicMergePatchType:
-		return t, nil
+		if k.Custom == nil {
+			return t, nil
+		}
+	}
+	if k.Custom != nil {
+		return "", unsupportedMedia(strings.Join([]string{string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyYAMLPatchType)}, ", "))
 	}
 	return "", unsupportedPatch()
 }

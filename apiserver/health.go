@@ -92,7 +92,7 @@ func (s *Server) checks(path string) []check {
 }
 
 func (s *Server) cachesFilled(context.Context) error {
-	for _, c := range s.caches {
+	for _, c := range s.served.Load().caches {
 		if c.Newest() == nil {
 			return fmt.Errorf("%s is not in the cache yet", c.Kind().Kind)
 		}

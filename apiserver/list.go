@@ -83,6 +83,9 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.convertListed(s, o.Request, prefix, after); err != nil {
+		return nil, err
+	}
 	match, required := r.matcher(o.Request), watchcache.Required(o.Labels)
 	out := &listAnswer{}
 	out.meta.ResourceVersion = strconv.FormatInt(s.Revision, 10)
@@ -122,6 +125,23 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 		}
 	}
 	return &answer{list: out}, nil
+}
+
+// convertListed converts the objects that a list may show, at once where that costs less.
+func (r *registry) convertListed(s *watchcache.Snapshot, q *call.Request, prefix, after string) error {
+	if r.kind.Stored == nil || r.kind.Stored.FromHubAll == nil {
+		return nil
+	}
+	most := 0 // all: selectors look at the form
+	if q.Limit > 0 && q.Labels == nil && q.Fields == nil {
+		most = int(q.Limit)
+	}
+	var entries []*watchcache.Entry
+	s.Range(prefix, after, func(e *watchcache.Entry) bool {
+		entries = append(entries, e)
+		return most == 0 || len(entries) < most
+	})
+	return watchcache.Convert(entries, r.kind)
 }
 
 // listState is the state that a list shows, and the key after which it starts.
@@ -209,7 +229,7 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 	}
 	for _, req := range q.Fields.Requirements() {
 		if !r.knowsField(req.Field) {
-			if len(r.kind.FieldNames) == 0 {
+			if len(r.kind.FieldNames) == 0 && r.kind.Custom == nil {
 				return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
 			}
 			if r.kind.Group == "batch" {

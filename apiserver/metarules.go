@@ -85,7 +85,7 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 // finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.
 func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
 	switch k.Resource {
-	case "events", "leases", "poddisruptionbudgets", "runtimeclasses":
+	case "events", "leases", "poddisruptionbudgets", "runtimeclasses", "apiservices":
 		return nil
 	}
 	if k.Group == admissionGroup {

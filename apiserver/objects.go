@@ -44,7 +44,7 @@ func (s *objects) Get(ctx context.Context, kind *resource.Kind, namespace, name 
 }
 
 func (s *objects) registry(kind *resource.Kind) (*registry, error) {
-	r := s.server.registries[kind]
+	r := s.server.registry(kind)
 	if r == nil || r.cache == nil {
 		return nil, apierrors.NewNotFound(kind.GroupResource(), "")
 	}
@@ -98,7 +98,7 @@ func (s *objects) Update(ctx context.Context, kind *resource.Kind, namespace, na
 
 // KindOf implements admission.Schema.
 func (s *objects) KindOf(gvk schema.GroupVersionKind) *resource.Kind {
-	for k, r := range s.server.registries {
+	for k, r := range s.server.served.Load().registries {
 		if k.GroupVersionKind == gvk && r.cache != nil {
 			return k
 		}

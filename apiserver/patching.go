@@ -12,6 +12,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -155,7 +156,8 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	if err != nil {
 		return err
 	}
-	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk {
+	_, custom := obj.(*unstructured.Unstructured)
+	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk && !custom {
 		return nil
 	}
 	reflect.ValueOf(obj).Elem().SetZero()
@@ -169,14 +171,18 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	if stated.Version == "" {
 		stated.Group, stated.Version = gvk.Group, gvk.Version
 	}
-	if stated != gvk {
+	if stated != gvk && !custom { // of custom ones validation finds it
 		return badPatch(after, r.server.unconvertible(stated, gvk))
 	}
 	d, err := codec.Decode(codec.JSON, after, obj)
 	if err != nil {
 		return badPatch(after, err)
 	}
-	strict = append(strict, d.Strict...)
+	unknown, err := coerce(r.kind, obj)
+	if err != nil {
+		return badPatch(after, err)
+	}
+	strict = append(append(strict, d.Strict...), unknown...)
 	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
 		return badPatch(after, runtime.NewStrictDecodingError(strict))
 	}

@@ -58,7 +58,7 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 // servesGroup says whether a path below /apis begins with a group that the server has.
 func (s *Server) servesGroup(path string) bool {
 	group, _, below := strings.Cut(path, "/")
-	for gv := range s.versions {
+	for gv := range s.served.Load().versions {
 		if below && group != "" && gv.Group == group {
 			return true
 		}
@@ -67,7 +67,7 @@ func (s *Server) servesGroup(path string) bool {
 }
 
 func (s *Server) servesVersion(i *requestInfo) bool {
-	return i.isResource && s.versions[schema.GroupVersion{Group: i.group, Version: i.version}]
+	return i.isResource && s.served.Load().versions[schema.GroupVersion{Group: i.group, Version: i.version}]
 }
 
 // paths lists what the server answers, for people who look around.
@@ -76,7 +76,7 @@ func (s *Server) paths() []string {
 		"/.well-known/openid-configuration": true, "/openid/v1/jwks": true, "/api": true, "/apis": true, "/apis/": true,
 		"/metrics": true, "/metrics/slis": true, "/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/": true, "/statusz": true, "/version": true,
 	}
-	for gv := range s.versions {
+	for gv := range s.served.Load().versions {
 		if gv.Group == "" {
 			all["/api/"+gv.Version] = true
 			continue

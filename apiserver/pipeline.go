@@ -224,12 +224,15 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 // dispatch hands a request to the resource it names, or to the handler of another path.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	info := scopeOf(r).info
-	if info.isResource && s.versions[schema.GroupVersion{Group: info.group, Version: info.version}] {
-		if reg := s.resources[gvrOf(info)]; reg != nil {
+	if s.others != nil && s.others.serves(w, r) {
+		return
+	}
+	if s.servesVersion(info) {
+		if reg := s.resource(gvrOf(info)); reg != nil {
 			s.serveResource(w, r, reg)
 			return
 		}
-		if reg := s.resources[podsOf(info)]; reg != nil { // POST to bindings is the old form of pods/NAME/binding
+		if reg := s.resource(podsOf(info)); reg != nil { // POST to bindings is the old form of pods/NAME/binding
 			if info.verb != "create" || info.name != "" {
 				writeError(w, r, notAllowed())
 				return

@@ -87,7 +87,7 @@ func (o *operation) finish() {
 // execute carries out an authorized request other than watch. With an error the answer has nothing but warnings, and may
 // be nil.
 func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Request) (*answer, error) {
-	r := s.registries[q.Kind]
+	r := s.registry(q.Kind)
 	if r == nil {
 		return nil, apierrors.NewNotFound(q.Kind.GroupResource(), q.Name)
 	}
@@ -139,6 +139,8 @@ func (r *registry) status(name string, err error) error {
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	case errors.Is(err, store.ErrConflict):
 		return r.conflict(name)
+	case errors.Is(err, watchcache.ErrClosed): // its CustomResourceDefinition changed meanwhile
+		return apierrors.NewTooManyRequests("the resource is changing, please try again", 1)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 	}
@@ -299,7 +301,7 @@ func (r *registry) dry(key string, obj resource.Object, revision int64) *watchca
 	if revision > 0 {
 		obj.SetResourceVersion(strconv.FormatInt(revision, 10))
 	}
-	return watchcache.NewEntry(r.hub, key, obj, revision)
+	return watchcache.NewEntry(r.rules(), key, obj, revision)
 }
 
 // unwritten is the entry of a creation that does not happen: it keeps the resourceVersion that storage would have refused.
@@ -314,7 +316,7 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 		name = obj.GetName()
 	}
 	return &admission.Request{
-		Verb: verb, Kind: r.hub, Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
+		Verb: verb, Kind: r.rules(), Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
 		Served: r.kind, Forms: r.forms, Body: r.subKind(o.Subresource), Call: o.Request,
 		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: o.record.Annotate,
 		Undo:    func(f func()) { o.undo = append(o.undo, f) },
@@ -325,8 +327,9 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 // forms are the kinds as which the objects are served.
 func (r *registry) forms() []*resource.Kind {
 	var out []*resource.Kind
-	for _, k := range r.server.cfg.Kinds {
-		if other := r.server.registries[k]; other != nil && other.hub == r.hub {
+	served := r.server.served.Load()
+	for _, k := range served.all {
+		if served.registries[k].hub == r.hub {
 			out = append(out, k)
 		}
 	}
@@ -369,9 +372,26 @@ func (r *registry) hook(subresource string) *hooks.Hook {
 	return r.server.hooks[hookKey{r.hub, subresource}]
 }
 
-// toHub brings a decoded object into the stored form.
+// rules is the kind whose rules apply to writes, and whose form admission sees: the stored one, but for custom kinds the one
+// that was asked for, since each version has its own schema.
+func (r *registry) rules() *resource.Kind {
+	if r.kind.Custom != nil {
+		return r.kind
+	}
+	return r.hub
+}
+
+// stored brings an object that went through rules into the stored form.
+func (r *registry) stored(obj resource.Object) (resource.Object, error) {
+	if r.kind.Custom == nil || r.kind.Stored == nil {
+		return obj, nil
+	}
+	return r.kind.Stored.ToHub(obj)
+}
+
+// toHub brings a decoded object into the form that rules apply to.
 func (r *registry) toHub(obj resource.Object) (resource.Object, error) {
-	if r.kind.Stored == nil {
+	if r.kind.Stored == nil || r.kind.Custom != nil {
 		return obj, nil
 	}
 	hub, err := r.kind.Stored.ToHub(obj)

@@ -65,7 +65,7 @@ func internalGroup(group string) string {
 
 // knows says that a kind is one that the server has a use for: that of a resource, a subresource, a list or a request's options.
 func (s *Server) knows(gvk schema.GroupVersionKind) bool {
-	if !s.versions[gvk.GroupVersion()] {
+	if !s.served.Load().versions[gvk.GroupVersion()] {
 		return false
 	}
 	switch gvk.Kind {
@@ -83,12 +83,18 @@ func (s *Server) knows(gvk schema.GroupVersionKind) bool {
 		}
 	}
 	name, isList := strings.CutSuffix(gvk.Kind, "List")
-	for k := range s.registries {
+	for k := range s.served.Load().registries {
 		if k.GroupVersion() == gvk.GroupVersion() && (k.Kind == gvk.Kind || isList && k.Kind == name && !k.Virtual) {
 			return true
 		}
 	}
 	return false
+}
+
+// otherVersion is the error for a body of another version than the path of a custom resource.
+func otherVersion(got, want schema.GroupVersionKind) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
+		got.GroupVersion(), want.GroupVersion()))
 }
 
 // unrecognized is the error for a body that is no object.
@@ -283,8 +289,7 @@ func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int,
 }
 
 func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, l *listAnswer) error {
-	gvk := reg.kind.GroupVersionKind
-	gvk.Kind += "List"
+	gvk := reg.kind.GroupVersion().WithKind(reg.kind.ListKind())
 	if form.media == codec.Proto {
 		items := make([][]byte, len(l.entries))
 		for i, e := range l.entries {
@@ -310,11 +315,17 @@ func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accep
 
 // listJSON is a list in JSON.
 func listJSON(reg *registry, l *listAnswer) ([]byte, error) {
-	gvk := reg.kind.GroupVersionKind
-	gvk.Kind += "List"
+	gvk := reg.kind.GroupVersion().WithKind(reg.kind.ListKind())
 	meta, err := json.Marshal(&l.meta)
 	if err != nil {
 		return nil, err
+	}
+	if reg.kind.Custom != nil && l.meta.Continue == "" { // lists of custom objects state it always
+		if len(meta) > 2 {
+			meta = append([]byte(`{"continue":"",`), meta[1:]...)
+		} else {
+			meta = []byte(`{"continue":""}`)
+		}
 	}
 	size := len(meta) + 128
 	for _, e := range l.entries {

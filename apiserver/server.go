@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
@@ -32,10 +31,10 @@ import (
 	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/discovery"
 	"knarr.dev/apiserver/fieldmanager"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/merge"
-	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
 )
 
@@ -66,6 +65,12 @@ type Config struct {
 	Bootstrap []Bootstrap
 	// Paths are handlers of other paths (discovery, OpenAPI, streams): longest prefix first if it ends in "/".
 	Paths map[string]http.Handler
+	// FrontProxyTLS has the certificate that aggregated API servers know this one by.
+	FrontProxyTLS *tls.Config
+	// RemotesChanged is told the versions that aggregated API servers serve whenever that changes.
+	RemotesChanged func([]discovery.Remote)
+	// KindsChanged is told all kinds that are served whenever that changes while the server runs, one call at a time.
+	KindsChanged func([]*resource.Kind)
 	// Connect answers requests of verb connect: exec, attach, log, portforward and proxy; nil refuses them.
 	Connect func(w http.ResponseWriter, r *http.Request, user *call.Identity, q *call.Request)
 
@@ -99,11 +104,10 @@ type Bootstrap struct {
 
 // Server serves the API.
 type Server struct {
-	cfg        Config
-	registries map[*resource.Kind]*registry
-	resources  map[schema.GroupVersionResource]*registry
-	versions   map[schema.GroupVersion]bool
-	caches     []*watchcache.Cache
+	cfg    Config
+	served atomic.Pointer[kinds]
+	custom *customKinds // nil if there are no CustomResourceDefinitions
+	others *aggregated  // nil if there are no APIServices
 
 	authorizer authz.Authorizer
 	steps      []admission.Step
@@ -145,8 +149,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
 	s := &Server{
-		cfg: cfg, registries: map[*resource.Kind]*registry{}, resources: map[schema.GroupVersionResource]*registry{},
-		versions: map[schema.GroupVersion]bool{}, hooks: map[hookKey]*hooks.Hook{},
+		cfg: cfg, hooks: map[hookKey]*hooks.Hook{},
 		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
 		fields: fieldmanager.New(cfg.Kinds), flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
 	}
@@ -172,36 +175,8 @@ func New(cfg Config) (*Server, error) {
 		s.hooks[key] = h
 	}
 	s.handler = s.pipeline()
+	s.custom, s.others = newCustomKinds(s), newAggregated(s)
 	return s, nil
-}
-
-func (s *Server) addKinds(kinds []*resource.Kind) error {
-	for _, k := range kinds {
-		r := &registry{server: s, kind: k, hub: k}
-		if k.Stored != nil {
-			r.hub = k.Stored.Hub
-		}
-		if s.resources[k.GroupVersionResource()] != nil {
-			return fmt.Errorf("apiserver: resource %s is listed twice", k.GroupVersionResource())
-		}
-		s.registries[k], s.resources[k.GroupVersionResource()] = r, r
-		s.versions[k.GroupVersion()] = true
-		if !k.Virtual && k.Stored == nil {
-			r.cache = watchcache.New(watchcache.Config{Kind: k, Store: s.cfg.Store, Log: s.cfg.Log})
-			s.caches = append(s.caches, r.cache)
-		}
-	}
-	for _, r := range s.registries {
-		if r.kind.Stored == nil {
-			continue
-		}
-		hub := s.registries[r.hub]
-		if hub == nil {
-			return fmt.Errorf("apiserver: %s is stored as %s, which is not served", r.kind.GroupVersionKind, r.hub.GroupVersionKind)
-		}
-		r.cache = hub.cache
-	}
-	return nil
 }
 
 // Ready is closed when the caches are filled, the first objects made and the server answers.
@@ -227,8 +202,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	failed := make(chan error, len(s.caches)+1)
-	for _, c := range s.caches {
+	caches := s.served.Load().caches
+	failed := make(chan error, len(caches)+1)
+	for _, c := range caches {
 		wg.Go(func() {
 			if err := c.Run(ctx); err != nil && ctx.Err() == nil {
 				failed <- err
@@ -248,6 +224,12 @@ func (s *Server) Run(ctx context.Context) error {
 		defer s.shutdown(server)
 	}
 	defer close(s.stopped)
+	if s.custom != nil {
+		wg.Go(func() { s.custom.run(ctx) })
+	}
+	if s.others != nil {
+		wg.Go(func() { s.others.run(ctx) })
+	}
 	if err := s.start(ctx, failed); err != nil {
 		return err
 	}
@@ -275,7 +257,7 @@ func (s *Server) tidy(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			for _, c := range s.caches {
+			for c := range s.served.Load().stored() {
 				c.Tidy(now)
 			}
 		}
@@ -284,9 +266,16 @@ func (s *Server) tidy(ctx context.Context) {
 
 // start waits for the caches and makes the first objects.
 func (s *Server) start(ctx context.Context, failed <-chan error) error {
-	for _, c := range s.caches {
+	waits := make([]<-chan struct{}, 0, len(s.served.Load().caches)+1)
+	for _, c := range s.served.Load().caches {
+		waits = append(waits, c.Ready())
+	}
+	if s.custom != nil {
+		waits = append(waits, s.custom.ready)
+	}
+	for _, ready := range waits {
 		select {
-		case <-c.Ready():
+		case <-ready:
 		case err := <-failed:
 			return err
 		case <-ctx.Done():

@@ -40,13 +40,21 @@ func (admin) Authenticate(*http.Request) (*call.Identity, error) {
 // start runs a server on a store in memory until the test ends.
 func start(t testing.TB) *apiserver.Server {
 	t.Helper()
+	return startWith(t, func(*apiserver.Config) {})
+}
+
+// startWith is start with another configuration.
+func startWith(t testing.TB, change func(*apiserver.Config)) *apiserver.Server {
+	t.Helper()
 	st, err := pebble.Open("store", pebble.Options{FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := apiserver.New(apiserver.Config{
+	config := apiserver.Config{
 		Store: st, Kinds: api.Kinds(), Log: slog.New(slog.DiscardHandler), Authenticators: []authn.Authenticator{admin{}},
-	})
+	}
+	change(&config)
+	s, err := apiserver.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,6 +180,11 @@ func (r *registry) scaleOf(e *watchcache.Entry) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if check := r.kind.Scale.Check; check != nil {
+		if err := check(f.Object); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+	}
 	return &answer{object: r.kind.Scale.Get(f.Object), gvk: scaleKind()}, nil
 }
 
@@ -191,7 +196,7 @@ func (r *registry) updateScale(ctx context.Context, o *operation, change func(*a
 		if err != nil {
 			return nil, err
 		}
-		if errs := scaleProblems(o.Name, scale); len(errs) > 0 {
+		if errs := scaleProblems(o.Name, scale); len(errs) > 0 && r.kind.Custom == nil { // which has rules of its own
 			return nil, apierrors.NewInvalid(scaleKind().GroupKind(), scale.Name, errs)
 		}
 		r.kind.Scale.Set(obj, scale.Spec.Replicas)

@@ -106,7 +106,7 @@ func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, erro
 	if err != nil {
 		return nil, err
 	}
-	if r := s.registries[q.Kind]; r.cache != nil && q.Verb != "get" && q.Verb != "list" {
+	if r := s.registry(q.Kind); r != nil && r.cache != nil && q.Verb != "get" && q.Verb != "list" {
 		// Whoever wrote finds the write in its views: loops need not remember what they did.
 		if _, err := r.cache.Recent(ctx); err != nil {
 			return nil, r.status(q.Name, err)
@@ -163,7 +163,7 @@ type viewKey struct {
 // View implements call.Transport: it is the watch cache itself, filtered.
 func (t *transport) View(ctx context.Context, q *call.Request) (call.View, error) {
 	s := t.server
-	r := s.registries[q.Kind]
+	r := s.registry(q.Kind)
 	if r == nil || r.cache == nil {
 		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), "watch")
 	}
@@ -181,7 +181,7 @@ func (t *transport) View(ctx context.Context, q *call.Request) (call.View, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	key := viewKey{kind: q.Kind}
+	key := viewKey{kind: r.kind}
 	if q.Labels != nil {
 		key.labels = q.Labels.String()
 	}

@@ -94,6 +94,10 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 	if err != nil {
 		return nil, nil, false, err
 	}
+	result := hub // in the form that was asked for
+	if hub, err = r.stored(hub); err != nil {
+		return nil, nil, false, err
+	}
 	key := cur.Key
 	gone := hub.GetDeletionTimestamp() != nil && len(hub.GetFinalizers()) == 0 && !held(hub) &&
 		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
@@ -109,12 +113,12 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 			return nil, nil, false, err
 		}
 		o.done = true
-		e, err := r.dry(key, hub, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
+		e, err := r.dry(key, result, cur.Revision).As(r.kind) // the answer is what was asked for, not the deletion
 		return &answer{entry: e}, nil, false, err
 	case r.noop(hub, cur) && (o.DryRun || !r.stale(ctx, key)):
 		return &answer{entry: served}, nil, false, nil
 	case o.DryRun:
-		e, err := r.dry(key, hub, cur.Revision).As(r.kind)
+		e, err := r.dry(key, result, cur.Revision).As(r.kind)
 		return &answer{entry: e}, nil, false, err
 	}
 	e, rec, err := r.write(ctx, key, hub, cur.Revision)
@@ -149,7 +153,7 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 	}
 	version := obj.GetResourceVersion()
 	if version == "" || version == "0" {
-		if r.hub.NeedsRevision {
+		if r.rules().NeedsRevision && !(r.kind.Custom != nil && o.Subresource == "scale") {
 			named := schema.GroupKind{Group: r.hub.Group, Kind: r.hub.Resource}
 			return false, apierrors.NewInvalid(named, o.Name, field.ErrorList{
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
@@ -170,6 +174,13 @@ func (r *registry) checkRevision(o *operation, obj resource.Object, cur *watchca
 // form, ready to be stored.
 func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource.Object, cur *watchcache.Entry) (resource.Object, error) {
 	old := cur.Object
+	if r.kind.Custom != nil {
+		served, err := cur.As(r.kind)
+		if err != nil {
+			return nil, err
+		}
+		old = served.Object
+	}
 	uid, version := obj.GetUID(), obj.GetResourceVersion()
 	if uid == "" {
 		obj.SetUID(old.GetUID())
@@ -204,10 +215,13 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	keepDeletion(hub, old)
 	if o.Subresource == "status" {
 		asked := objectMeta(hub)
-		r.hub.Status.Prepare(hub, old)
-		statusMeta(r.hub, hub, old, &asked)
-	} else if (o.Subresource == "" || o.Subresource == "scale") && r.hub.PrepareUpdate != nil {
-		r.hub.PrepareUpdate(hub, old)
+		r.rules().Status.Prepare(hub, old)
+		if r.kind.Custom == nil { // which sees to metadata itself
+			statusMeta(r.hub, hub, old, &asked)
+		}
+		hub.SetResourceVersion(old.GetResourceVersion())
+	} else if (o.Subresource == "" || o.Subresource == "scale") && r.rules().PrepareUpdate != nil {
+		r.rules().PrepareUpdate(hub, old)
 	}
 	a.Object = hub
 	if h := r.hook(o.Subresource); (o.Subresource == "" || o.Subresource == "status") && h != nil && h.BeforeUpdate != nil {
@@ -218,11 +232,11 @@ func (r *registry) prepareUpdate(ctx context.Context, o *operation, obj resource
 	switch {
 	case o.Subresource != "status":
 		warnings = append(warnings, r.updateWarnings(hub, obj, old)...)
-	case r.hub.Status.Warnings != nil:
-		warnings = append(warnings, r.hub.Status.Warnings(hub)...)
+	case r.rules().Status.Warnings != nil:
+		warnings = append(warnings, r.rules().Status.Warnings(hub)...)
 	}
 	if errs := r.updateProblems(o, hub, old); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)
+		return nil, apierrors.NewInvalid(r.named(hub), o.Name, errs)
 	}
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err
@@ -266,11 +280,19 @@ func (r *registry) updateWarnings(hub, obj, old resource.Object) []string {
 	return nil
 }
 
+// named is what errors about an object call its kind: a custom object says it itself, even if that is the problem.
+func (r *registry) named(obj resource.Object) schema.GroupKind {
+	if r.kind.Custom != nil {
+		return obj.GetObjectKind().GroupVersionKind().GroupKind()
+	}
+	return r.hub.GroupVersionKind.GroupKind()
+}
+
 func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {
 	if o.Subresource == "status" {
-		errs := metaProblems(r.hub, obj, old, true)
-		if r.hub.Status.Validate != nil {
-			errs = append(errs, r.hub.Status.Validate(obj, old)...)
+		errs := metaProblems(r.rules(), obj, old, true)
+		if validate := r.rules().Status.Validate; validate != nil {
+			errs = append(errs, validate(obj, old)...)
 		}
 		return errs
 	}

@@ -53,11 +53,12 @@ type watchStream struct {
 	closed     <-chan struct{} // nil if nobody but ctx ends it
 	sent       int64           // revision of the last bookmark
 	ended      bool
+	over       bool // the resource is not served any more as it was
 }
 
 // watch opens a watch for an authorized request.
 func (s *Server) watch(ctx context.Context, q *call.Request) (*watchStream, error) {
-	r := s.registries[q.Kind]
+	r := s.registry(q.Kind)
 	if r == nil || r.kind.Virtual {
 		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), "watch")
 	}
@@ -255,6 +256,10 @@ func (w *watchStream) poll() ([]watchEvent, <-chan struct{}) {
 			return out, nil
 		}
 		events, changed, err := w.cursor.Poll()
+		if errors.Is(err, watchcache.ErrClosed) {
+			w.over = true
+			return nil, nil
+		}
 		if err != nil {
 			w.ended = true
 			status := tooOld(w.cursor.Revision(), w.r.cache.Oldest()).(*apierrors.StatusError).Status()
@@ -288,6 +293,9 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 		events, changed := w.poll()
 		if len(events) > 0 {
 			return events, nil
+		}
+		if w.over {
+			return nil, io.EOF
 		}
 		select {
 		case <-ctx.Done():

@@ -16,6 +16,7 @@ import (
 	"knarr.dev/api"
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
 	"knarr.dev/apiserver"
 	"knarr.dev/apiserver/admission"
 	"knarr.dev/apiserver/authn"
@@ -112,6 +113,21 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	})
 	config.Paths = map[string]http.Handler{"/openid/v1/jwks": issuer.Keys(), backupPath: http.HandlerFunc(c.serveBackup)}
 	resources, schemas := discovery.New(config.Kinds, c.address()), openapi.New(config.Kinds)
+	config.FrontProxyTLS = c.pki.FrontProxyTLS()
+	config.RemotesChanged = func(remotes []discovery.Remote) {
+		resources.SetRemotes(remotes)
+		addresses := map[string]string{}
+		for _, r := range remotes {
+			if r.OpenAPI != "" {
+				addresses["apis/"+r.Group+"/"+r.Version] = r.OpenAPI
+			}
+		}
+		schemas.SetRemotes(addresses)
+	}
+	config.KindsChanged = func(kinds []*resource.Kind) {
+		resources.Set(kinds)
+		schemas.Set(kinds)
+	}
 	for _, path := range discovery.Paths() {
 		config.Paths[path] = resources
 	}

@@ -84,6 +84,22 @@ func WithList[T any](t *Type[T], list func() runtime.Object) *Type[T] {
 	return t
 }
 
+// Storage is a form in which objects are stored that is not that of other kinds.
+type Storage[T any] struct {
+	Encode func(*T) ([]byte, error)
+	Decode func([]byte) (*T, error)
+}
+
+// WithStorage gives the kind its own form in storage.
+func WithStorage[T any](t *Type[T], s *Storage[T]) *Type[T] {
+	t.EncodeStored = func(o Object) ([]byte, error) { return s.Encode(cast[T](o)) }
+	t.DecodeStored = func(value []byte) (Object, error) {
+		v, err := s.Decode(value)
+		return any(v).(Object), err
+	}
+	return t
+}
+
 // Cast returns the typed form of an object of this kind.
 func (*Type[T]) Cast(o Object) *T { return cast[T](o) }
 
@@ -164,6 +180,8 @@ type Stored struct {
 	Hub *Kind
 	// ToHub and FromHub return new objects; they lose nothing that the other form can hold.
 	ToHub, FromHub func(Object) (Object, error)
+	// FromHubAll, if set, is FromHub for many objects, which costs less than one at a time.
+	FromHubAll func([]Object) ([]Object, error)
 }
 
 // StoredAs makes t a second form of hub's objects (events.k8s.io Events of core Events, say).

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -169,6 +170,9 @@ type Kind struct {
 	Scope                  Scope
 	StoragePath            string
 	StorageVersion         string
+	// EncodeStored and DecodeStored, if set, are the kind's own form in storage.
+	EncodeStored func(Object) ([]byte, error)
+	DecodeStored func([]byte) (Object, error)
 
 	New     func() Object
 	NewList func() runtime.Object // the typed list, for encoders that need one
@@ -204,13 +208,37 @@ type Kind struct {
 	Virtual                       bool
 	Verbs                         []string
 	DefaultPropagation            metav1.DeletionPropagation
+
+	// Custom is set for kinds of CustomResourceDefinitions: their objects are unstructured and state their kind.
+	Custom *Custom
+}
+
+// Custom is what only kinds without Go type have. Functions may be nil.
+type Custom struct {
+	// ListKind is the kind of lists.
+	ListKind string
+	// Warning is sent with every answer, empty is none: the version is deprecated.
+	Warning string
+	// Coerce brings an object that a client sent into the form of its schema, before defaults, and returns the paths of the
+	// fields that it dropped.
+	Coerce func(Object) (unknown []string, err error)
+	// Stored brings an object that was just decoded from storage into the form of the kind: it may be of an older version.
+	Stored func(Object) (Object, error)
+	// Convert brings an object of another version into that of the kind and drops nothing, for the comparison of owned fields.
+	Convert func(Object) (Object, error)
+	// Types is the merge schema of all versions of the resource; nil deduces it from the objects.
+	Types func() (managedfields.TypeConverter, error)
+	// Schema is the OpenAPI v3 schema of the version (a *apiextensions/v1 JSONSchemaProps); nil if it has none.
+	Schema any
 }
 
 // KindColumn is Column without its Go type.
 type KindColumn struct {
 	Name, Type, Format, Description string
 	Wide                            bool
-	Value                           func(obj Object, now time.Time) any
+	// Priority is that of a column that is not Wide; 0 is always shown.
+	Priority int32
+	Value    func(obj Object, now time.Time) any
 }
 
 // KindStatus is Status without its Go type.
@@ -226,6 +254,16 @@ type KindScale struct {
 	Get  func(Object) *autoscalingv1.Scale // metadata filled in too
 	Set  func(obj Object, replicas int32)
 	Path string
+	// Check, if set, says why an object has no scale now (custom resources may lack the field of replicas).
+	Check func(Object) error
+}
+
+// ListKind is the kind of lists of k.
+func (k *Kind) ListKind() string {
+	if k.Custom != nil && k.Custom.ListKind != "" {
+		return k.Custom.ListKind
+	}
+	return k.Kind + "List"
 }
 
 // Shown is metadata as it shows where only metadata is asked for.

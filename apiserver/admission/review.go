@@ -77,7 +77,13 @@ func (r *Request) shown(form *resource.Kind, o resource.Object) (resource.Object
 	if o == nil || r.foreign() && !r.scaled() {
 		return o, gvk, nil
 	}
-	if form.Stored != nil {
+	switch {
+	case form.Custom != nil && form != r.Kind:
+		var err error
+		if o, err = form.Custom.Convert(o); err != nil {
+			return nil, gvk, err
+		}
+	case form.Custom == nil && form.Stored != nil:
 		var err error
 		if o, err = form.Stored.FromHub(o); err != nil {
 			return nil, gvk, err
@@ -108,7 +114,13 @@ func (r *Request) replace(form *resource.Kind, o resource.Object) error {
 	if form.Default != nil {
 		form.Default(o)
 	}
-	if form.Stored != nil {
+	switch {
+	case form.Custom != nil && form != r.Kind:
+		var err error
+		if o, err = r.Kind.Custom.Convert(o); err != nil {
+			return err
+		}
+	case form.Custom == nil && form.Stored != nil:
 		var err error
 		if o, err = form.Stored.ToHub(o); err != nil {
 			return err

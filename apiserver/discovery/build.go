@@ -33,38 +33,59 @@ type groupKinds struct {
 	name     string
 	versions []string // preferred first
 	kinds    map[string][]*resource.Kind
+	remotes  map[string]*Remote
+	priority int
 }
 
-func groupsOf(kinds []*resource.Kind) []*groupKinds {
+// localGroup and customGroup are the priorities of groups of this server; those of Kubernetes follow each other from the first.
+const (
+	localGroup    = 20000
+	customGroup   = 1000
+	localVersion  = 15
+	customVersion = 100
+)
+
+func groupsOf(kinds []*resource.Kind, remotes []Remote) []*groupKinds {
 	byName := map[string]*groupKinds{}
 	var groups []*groupKinds
-	for _, k := range kinds {
-		g := byName[k.Group]
+	group := func(name string) *groupKinds {
+		g := byName[name]
 		if g == nil {
-			g = &groupKinds{name: k.Group, kinds: map[string][]*resource.Kind{}}
-			byName[k.Group] = g
+			g = &groupKinds{name: name, kinds: map[string][]*resource.Kind{}, remotes: map[string]*Remote{}}
+			byName[name] = g
 			groups = append(groups, g)
+		}
+		return g
+	}
+	order := groupOrder()
+	for _, k := range kinds {
+		g := group(k.Group)
+		if i := slices.Index(order, k.Group); i >= 0 {
+			g.priority = localGroup - i
+		} else {
+			g.priority = max(g.priority, customGroup)
 		}
 		if g.kinds[k.Version] == nil {
 			g.versions = append(g.versions, k.Version)
 		}
 		g.kinds[k.Version] = append(g.kinds[k.Version], k)
 	}
-	order := map[string]int{}
-	for i, name := range groupOrder() {
-		order[name] = i
-	}
-	rank := func(name string) int {
-		if i, ok := order[name]; ok {
-			return i
+	for i := range remotes {
+		r := &remotes[i]
+		g := group(r.Group)
+		g.priority = max(g.priority, int(r.GroupPriority))
+		if g.kinds[r.Version] == nil && g.remotes[r.Version] == nil {
+			g.versions = append(g.versions, r.Version)
 		}
-		return len(order)
+		g.remotes[r.Version] = r
 	}
 	slices.SortFunc(groups, func(a, b *groupKinds) int {
-		return cmp.Or(cmp.Compare(rank(a.name), rank(b.name)), strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(b.priority, a.priority), strings.Compare(a.name, b.name))
 	})
 	for _, g := range groups {
-		slices.SortFunc(g.versions, func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+		slices.SortFunc(g.versions, func(a, b string) int {
+			return cmp.Or(cmp.Compare(g.versionPriority(b), g.versionPriority(a)), version.CompareKubeAwareVersionStrings(b, a))
+		})
 		for _, v := range g.versions {
 			slices.SortFunc(g.kinds[v], func(a, b *resource.Kind) int { return strings.Compare(a.Resource, b.Resource) })
 		}
@@ -72,12 +93,22 @@ func groupsOf(kinds []*resource.Kind) []*groupKinds {
 	return groups
 }
 
-func build(kinds []*resource.Kind) *documents {
+func (g *groupKinds) versionPriority(v string) int {
+	switch {
+	case g.remotes[v] != nil:
+		return int(g.remotes[v].VersionPriority)
+	case g.kinds[v][0].Custom != nil:
+		return customVersion
+	}
+	return localVersion
+}
+
+func build(kinds []*resource.Kind, remotes []Remote) *documents {
 	d := &documents{plain: map[string]*document{}, aggregated: map[string]*document{}}
 	list := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
 	legacy, others := &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}, &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}
 	versions := &metav1.APIVersions{Versions: []string{}}
-	for _, g := range groupsOf(kinds) {
+	for _, g := range groupsOf(kinds, remotes) {
 		into, prefix := others, "/apis/"+g.name
 		if g.name == "" {
 			into, prefix = legacy, "/api"
@@ -89,6 +120,9 @@ func build(kinds []*resource.Kind) *documents {
 		}
 		into.Items = append(into.Items, g.aggregate())
 		for _, v := range g.versions {
+			if g.remotes[v] != nil {
+				continue // which says that itself
+			}
 			d.plain[prefix+"/"+v] = newDocument(metaKind("APIResourceList"), g.resources(v))
 		}
 	}
@@ -147,6 +181,8 @@ func verbsOf(k *resource.Kind) []string {
 		verbs = slices.Clone(k.Verbs)
 	case k.Virtual:
 		verbs = []string{"create"}
+	case k.Custom != nil: // in another order than built-in kinds, as clients see it
+		return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 	default:
 		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 	}
@@ -166,7 +202,9 @@ func subresourcesOf(k *resource.Kind) []resource.Subresource {
 	if k.Scale != nil {
 		out = append(out, resource.Subresource{Name: "scale", Kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: objectVerbs})
 	}
-	slices.SortFunc(out, func(a, b resource.Subresource) int { return strings.Compare(a.Name, b.Name) })
+	if k.Custom == nil { // of those clients see status first
+		slices.SortFunc(out, func(a, b resource.Subresource) int { return strings.Compare(a.Name, b.Name) })
+	}
 	return out
 }
 
@@ -198,7 +236,11 @@ func storageVersionHash(k *resource.Kind) string {
 	if k.Stored != nil {
 		k = k.Stored.Hub
 	}
-	sum := sha256.Sum256([]byte(k.Group + "/" + k.Version + "/" + k.Kind))
+	version := k.Version
+	if k.StorageVersion != "" {
+		version = k.StorageVersion
+	}
+	sum := sha256.Sum256([]byte(k.Group + "/" + version + "/" + k.Kind))
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
@@ -206,21 +248,29 @@ func (g *groupKinds) aggregate() apidiscoveryv2.APIGroupDiscovery {
 	out := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: g.name}}
 	for _, v := range g.versions {
 		gv := schema.GroupVersion{Group: g.name, Version: v}
+		if r := g.remotes[v]; r != nil {
+			out.Versions = append(out.Versions, r.aggregate())
+			continue
+		}
 		av := apidiscoveryv2.APIVersionDiscovery{Version: v, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 		for _, e := range g.entries(v) {
 			scope := apidiscoveryv2.ScopeCluster
 			if e.namespaced {
 				scope = apidiscoveryv2.ScopeNamespace
 			}
+			here := gv
+			if e.kind != nil && e.kind.Custom != nil {
+				here = schema.GroupVersion{} // custom kinds are named in full
+			}
 			r := apidiscoveryv2.APIResourceDiscovery{
-				Resource: e.name, ResponseKind: responseKind(e.gvk, gv), Scope: scope, SingularResource: e.singular, Verbs: e.verbs,
+				Resource: e.name, ResponseKind: responseKind(e.gvk, here), Scope: scope, SingularResource: e.singular, Verbs: e.verbs,
 			}
 			if e.kind != nil {
 				r.ShortNames, r.Categories = e.kind.ShortNames, e.kind.Categories
 			}
 			for _, sub := range e.subresources {
 				r.Subresources = append(r.Subresources, apidiscoveryv2.APISubresourceDiscovery{
-					Subresource: sub.Name, ResponseKind: responseKind(sub.Kind, gv), Verbs: sub.Verbs,
+					Subresource: sub.Name, ResponseKind: responseKind(sub.Kind, here), Verbs: sub.Verbs,
 				})
 			}
 			av.Resources = append(av.Resources, r)

@@ -33,6 +33,10 @@ import (
 type Handler struct {
 	address string
 	current atomic.Pointer[documents]
+
+	mu      sync.Mutex // of what the documents are made of
+	kinds   []*resource.Kind
+	remotes []Remote
 }
 
 // New returns the handler of kinds. address is HOST:PORT of the server as clients reach it, which /api tells; if it is
@@ -44,7 +48,20 @@ func New(kinds []*resource.Kind, address string) *Handler {
 }
 
 // Set replaces the kinds, for servers whose kinds change while they run.
-func (h *Handler) Set(kinds []*resource.Kind) { h.current.Store(build(kinds)) }
+func (h *Handler) Set(kinds []*resource.Kind) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kinds = kinds
+	h.current.Store(build(h.kinds, h.remotes))
+}
+
+// SetRemotes replaces the versions that other servers serve.
+func (h *Handler) SetRemotes(remotes []Remote) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.remotes = remotes
+	h.current.Store(build(h.kinds, h.remotes))
+}
 
 // Paths are the prefixes to serve the handler at, in the form of http.ServeMux.
 func Paths() []string { return []string{"/api", "/api/", "/apis", "/apis/"} }

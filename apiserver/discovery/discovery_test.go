@@ -88,7 +88,7 @@ func TestOrder(t *testing.T) {
 		names = append(names, g.Name)
 	}
 	got := strings.Join(names, " ")
-	if !strings.HasPrefix(got, "apps events.k8s.io authentication.k8s.io authorization.k8s.io ") {
+	if !strings.HasPrefix(got, "apiregistration.k8s.io apps events.k8s.io authentication.k8s.io authorization.k8s.io ") {
 		t.Errorf("groups are in the order %s", got)
 	}
 }
@@ -107,7 +107,7 @@ func TestClient(t *testing.T) {
 		if err != nil || len(groups) < 5 || len(lists) < 5 {
 			t.Fatalf("%d groups, %d lists, %v", len(groups), len(lists), err)
 		}
-		if groups[0].Name != "" || groups[1].Name != "apps" {
+		if groups[0].Name != "" || groups[1].Name != "apiregistration.k8s.io" {
 			t.Errorf("groups start with %q, %q", groups[0].Name, groups[1].Name)
 		}
 	}

@@ -5,6 +5,7 @@ package fieldmanager
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -75,6 +76,9 @@ func (c *converter) ConvertToVersion(in runtime.Object, target runtime.GroupVers
 	if err != nil {
 		return nil, err
 	}
+	if kind != source && kind.Custom != nil && kind.Custom.Convert != nil {
+		return kind.Custom.Convert(obj)
+	}
 	if kind != source {
 		if source.Stored != nil {
 			if obj, err = source.Stored.ToHub(obj); err != nil {
@@ -110,6 +114,11 @@ func structured(in runtime.Object, kind *resource.Kind) (resource.Object, error)
 func withKind(in resource.Object, gvk schema.GroupVersionKind) resource.Object {
 	if in.GetObjectKind().GroupVersionKind() == gvk {
 		return in
+	}
+	if u, ok := in.(*unstructured.Unstructured); ok {
+		out := &unstructured.Unstructured{Object: maps.Clone(u.Object)}
+		out.SetGroupVersionKind(gvk)
+		return out
 	}
 	v := reflect.New(reflect.TypeOf(in).Elem())
 	v.Elem().Set(reflect.ValueOf(in).Elem())

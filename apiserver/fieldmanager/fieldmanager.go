@@ -13,7 +13,9 @@ package fieldmanager
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -28,7 +30,7 @@ import (
 
 // Fields has the managers of all kinds.
 type Fields struct {
-	kinds    []*resource.Kind
+	kinds    atomic.Pointer[[]*resource.Kind]
 	types    *types
 	planner  planner
 	managers sync.Map // managerKey -> func() (*Manager, error)
@@ -41,7 +43,20 @@ type managerKey struct {
 
 // New returns the managers of kinds. Each is built when it is first asked for.
 func New(kinds []*resource.Kind) *Fields {
-	return &Fields{kinds: kinds, types: newTypes(kinds)}
+	f := &Fields{types: newTypes(kinds)}
+	f.kinds.Store(&kinds)
+	return f
+}
+
+// Set replaces the kinds, for servers whose kinds change while they run; the built-in ones must stay.
+func (f *Fields) Set(kinds []*resource.Kind) {
+	f.kinds.Store(&kinds)
+	f.managers.Range(func(key, _ any) bool {
+		if k := key.(managerKey).kind; k.Custom != nil && !slices.Contains(kinds, k) {
+			f.managers.Delete(key)
+		}
+		return true
+	})
 }
 
 // Manager records the fields of one kind as one of its resources shows them.
@@ -61,13 +76,19 @@ func (f *Fields) Of(kind *resource.Kind, subresource string) (*Manager, error) {
 }
 
 func (f *Fields) build(kind *resource.Kind, subresource string) (*Manager, error) {
-	c := &converter{served: kind, kinds: f.kinds}
+	c := &converter{served: kind, kinds: *f.kinds.Load()}
 	gvk, types := kind.GroupVersionKind, managedfields.TypeConverter(f.types)
 	if subresource == "scale" {
 		gvk = scaleKind()
 		c.served = &resource.Kind{GroupVersionKind: gvk, New: func() resource.Object { return new(autoscalingv1.Scale) }}
 	} else if _, custom := kind.New().(*unstructured.Unstructured); custom {
 		types = managedfields.NewDeducedTypeConverter()
+		if kind.Custom != nil && kind.Custom.Types != nil {
+			var err error
+			if types, err = kind.Custom.Types(); err != nil {
+				return nil, fmt.Errorf("field manager of %s: %w", gvk, err)
+			}
+		}
 	}
 	library, err := managedfields.NewDefaultFieldManager(types, c, c, c, gvk, gvk.GroupVersion(), subresource, filters(kind, resets(kind, subresource)))
 	if err != nil {
@@ -141,7 +162,7 @@ type Scale struct{ handler *managedfields.ScaleHandler }
 // NewScale returns the translation for an object of kind with these entries.
 func (f *Fields) NewScale(kind *resource.Kind, entries []metav1.ManagedFieldsEntry) (*Scale, error) {
 	paths := managedfields.ResourcePathMappings{}
-	for _, k := range f.kinds {
+	for _, k := range *f.kinds.Load() {
 		if k.Scale == nil || k.Group != kind.Group || k.Resource != kind.Resource {
 			continue
 		}

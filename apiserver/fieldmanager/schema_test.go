@@ -8,13 +8,20 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	extensions "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/kubernetes/scheme"
+	aggregator "k8s.io/kube-aggregator/pkg/generated/openapi"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/schemaconv"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"knarr.dev/api"
@@ -23,7 +30,37 @@ import (
 
 var update = flag.Bool("update", false, "rewrite schema.jsonl from the published schema")
 
-// published is the schema of client-go with that of scales, which it lacks.
+// described are the types of the kinds that client-go has not, from the OpenAPI definitions of their modules.
+func described(t *testing.T) []smd.TypeDef {
+	t.Helper()
+	ref := func(name string) spec.Ref { return spec.MustCreateRef("#/components/schemas/" + name) }
+	var out []smd.TypeDef
+	for prefix, all := range map[string]map[string]common.OpenAPIDefinition{
+		"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.": extensions.GetOpenAPIDefinitions(ref),
+		"io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.":       aggregator.GetOpenAPIDefinitions(ref),
+	} {
+		models := map[string]*spec.Schema{}
+		for name, def := range all {
+			models[name] = &def.Schema
+		}
+		made, err := schemaconv.ToSchemaFromOpenAPI(models, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, def := range made.Types {
+			if m := def.Map; m != nil { // made from a Go map, in no order
+				slices.SortFunc(m.Fields, func(a, b smd.StructField) int { return strings.Compare(a.Name, b.Name) })
+			}
+			if strings.HasPrefix(def.Name, prefix) {
+				out = append(out, def)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b smd.TypeDef) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// published is the schema of client-go with that of what it lacks: definitions of resources, and scales.
 func published(t *testing.T) []smd.TypeDef {
 	t.Helper()
 	v, err := applyconfigurations.NewTypeConverter(scheme.Scheme).ObjectToTyped(withKind(new(corev1.Pod), corev1.SchemeGroupVersion.WithKind("Pod")))
@@ -36,12 +73,13 @@ func published(t *testing.T) []smd.TypeDef {
 		return smd.TypeDef{Name: name, Atom: smd.Atom{Map: &smd.Map{Fields: fields}}}
 	}
 	field := func(name string, ref smd.TypeRef) smd.StructField { return smd.StructField{Name: name, Type: ref} }
-	spec, status := autoscalingv1.ScaleSpec{}.OpenAPIModelName(), autoscalingv1.ScaleStatus{}.OpenAPIModelName()
-	return append(v.Schema().Types,
+	specName, statusName := autoscalingv1.ScaleSpec{}.OpenAPIModelName(), autoscalingv1.ScaleStatus{}.OpenAPIModelName()
+	types := append(v.Schema().Types, described(t)...)
+	return append(types,
 		object(autoscalingv1.Scale{}.OpenAPIModelName(), field("apiVersion", scalar(smd.String)), field("kind", scalar(smd.String)),
-			field("metadata", named(metav1.ObjectMeta{}.OpenAPIModelName())), field("spec", named(spec)), field("status", named(status))),
-		object(spec, field("replicas", scalar(smd.Numeric))),
-		object(status, field("replicas", scalar(smd.Numeric)), field("selector", scalar(smd.String))))
+			field("metadata", named(metav1.ObjectMeta{}.OpenAPIModelName())), field("spec", named(specName)), field("status", named(statusName))),
+		object(specName, field("replicas", scalar(smd.Numeric))),
+		object(statusName, field("replicas", scalar(smd.Numeric)), field("selector", scalar(smd.String))))
 }
 
 func write(a smd.Atom) (out schemaAtom) {

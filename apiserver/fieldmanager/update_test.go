@@ -189,6 +189,9 @@ func (g generator) step(t *testing.T, f *Fields, kind *resource.Kind, live resou
 	manager := string(rune('a' + g.IntN(14)))
 	one, two := obj.DeepCopyObject().(resource.Object), obj.DeepCopyObject().(resource.Object)
 	_, err = m.library.Update(live, one, manager)
+	if err != nil && strings.Contains(err.Error(), "omits all key fields") {
+		return 0, 0, nil // conditions without type, which the library minds in a status too that the write leaves alone
+	}
 	if err != nil {
 		one.SetManagedFields(nil)
 	}

@@ -52,6 +52,8 @@ func parts(kinds []*resource.Kind) map[string]part {
 		name := "api/" + gv.Version
 		if gv.Group != "" {
 			name = "apis/" + gv.String()
+		}
+		if gv.Group != "" && !allCustom(list) {
 			out["apis/"+gv.Group] = part{paths: func(m *models) []path {
 				tag, title := friendly(gv.Group)
 				return []path{fixed("/apis/"+gv.Group+"/", "get"+title+"APIGroup", tag, "get information of a group", m.meta(metav1.APIGroup{}), objectMedia())}
@@ -66,12 +68,19 @@ func versionPaths(m *models, gv gvks.GroupVersion, prefix string, kinds []*resou
 	tag, title := friendly(gv.Group)
 	v := strings.ToUpper(gv.Version[:1]) + gv.Version[1:]
 	s := &surface{gv: gv, prefix: prefix, tag: tag + "_" + gv.Version, id: title + v, models: m}
-	s.paths = []path{fixed(prefix+"/", "get"+s.id+"APIResources", s.tag, "get available resources", m.meta(metav1.APIResourceList{}), objectMedia())}
+	if !allCustom(kinds) {
+		s.paths = []path{fixed(prefix+"/", "get"+s.id+"APIResources", s.tag, "get available resources", m.meta(metav1.APIResourceList{}), objectMedia())}
+	}
 	for _, k := range kinds {
 		s.resource(k)
 	}
 	slices.SortFunc(s.paths, func(a, b path) int { return strings.Compare(a.name, b.name) })
 	return s.paths
+}
+
+// allCustom is true for versions that definitions of custom resources made, which have no description of themselves.
+func allCustom(kinds []*resource.Kind) bool {
+	return !slices.ContainsFunc(kinds, func(k *resource.Kind) bool { return k.Custom == nil })
 }
 
 // friendly is the name of a group in tags and operations: rbacAuthorization and RbacAuthorization.
@@ -108,6 +117,7 @@ func outline3(m *models, p part) outline {
 
 // outline2 is that of the document of v2, which has everything.
 func outline2(m *models, all map[string]part) outline {
+	m.v2 = true
 	o := outline{models: m}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		p := all[name]

@@ -35,7 +35,8 @@ func markedPackages() []string {
 	out := []string{
 		"k8s.io/apimachinery/pkg/api/resource",
 		"k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/util/intstr",
-		"k8s.io/apimachinery/pkg/version",
+		"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "k8s.io/apimachinery/pkg/version",
+		"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1",
 	}
 	for _, p := range stable {
 		out = append(out, "k8s.io/api/"+p)

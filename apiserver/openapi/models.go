@@ -22,6 +22,7 @@ import (
 // models are the definitions by name. Each is made once, when it is first asked for; they live only while documents
 // are made.
 type models struct {
+	v2      bool // definitions are for the document of v2
 	markers markers
 	types   map[string]reflect.Type
 	// custom are kinds and lists without Go type.
@@ -78,7 +79,7 @@ func newModels(kinds []*resource.Kind) *models {
 		if t, ok := typed(k); ok {
 			m.know(k.GroupVersionKind, t)
 		} else {
-			m.custom[customName(k)], m.custom[customName(k)+"List"] = k, k
+			m.custom[customName(k)], m.custom[customListName(k)] = k, k
 		}
 		if t, ok := typedList(k); ok {
 			m.know(k.GroupVersion().WithKind(k.Kind+"List"), t)
@@ -110,13 +111,6 @@ func typedList(k *resource.Kind) (reflect.Type, bool) {
 	return t, t.PkgPath() != "k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 }
 
-// customName is the name of the definition of a kind without Go type.
-func customName(k *resource.Kind) string {
-	labels := strings.Split(k.Group, ".")
-	slices.Reverse(labels)
-	return strings.Join(append(labels, k.Version, k.Kind), ".")
-}
-
 func (m *models) kind(k *resource.Kind) string {
 	if t, ok := typed(k); ok {
 		return modelName(t)
@@ -128,7 +122,7 @@ func (m *models) list(k *resource.Kind) string {
 	if t, ok := typedList(k); ok {
 		return modelName(t)
 	}
-	return m.kind(k) + "List"
+	return customListName(k)
 }
 
 // named returns the definition of a kind by its name; without one it is text.
@@ -163,32 +157,6 @@ func (m *models) get(name string) *model {
 	}}
 	d.schema = r.define(t)
 	return d
-}
-
-// describeCustom says what is known of all custom objects.
-func (m *models) describeCustom(name string) (*schema, []string) {
-	meta := m.meta(metav1.ObjectMeta{})
-	s := &schema{typ: "object"}
-	typeMeta := func(p string) property {
-		return property{p, &schema{typ: "string", description: metav1.TypeMeta{}.SwaggerDoc()[p]}}
-	}
-	k := m.custom[name]
-	if k == nil || name == customName(k) {
-		s.properties = []property{typeMeta("apiVersion"), typeMeta("kind"), {"metadata", &schema{ref: meta}}}
-		s.extensions = []extension{{"x-kubernetes-preserve-unknown-fields", "true"}}
-		return s, []string{meta}
-	}
-	listMeta := m.meta(metav1.ListMeta{})
-	docs := metav1.PartialObjectMetadataList{}.SwaggerDoc()
-	s.description = k.Kind + "List is a list of " + k.Kind
-	s.required = []string{"items"}
-	s.properties = []property{
-		typeMeta("apiVersion"),
-		{"items", &schema{typ: "array", items: &schema{ref: customName(k)}, description: "List of " + k.Resource + ". " + docs["items"]}},
-		typeMeta("kind"),
-		{"metadata", &schema{ref: listMeta, description: docs["metadata"]}},
-	}
-	return s, []string{customName(k), listMeta}
 }
 
 // closure is all definitions that those named need, by name.

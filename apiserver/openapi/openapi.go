@@ -33,7 +33,12 @@ import (
 // Handler serves /openapi/v2, /openapi/v3 and the documents below the latter.
 type Handler struct {
 	current atomic.Pointer[documents]
+	remotes atomic.Pointer[map[string]string]
 }
+
+// SetRemotes says which documents of v3 other servers have, by name, with their addresses. The index lists them too; requests for them
+// go elsewhere.
+func (h *Handler) SetRemotes(remotes map[string]string) { h.remotes.Store(&remotes) }
 
 // New returns the handler of kinds.
 func New(kinds []*resource.Kind) *Handler {
@@ -95,7 +100,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/openapi/v2":
 		d.serve2(w, r)
 	case "/openapi/v3":
-		d.serveIndex(w)
+		d.serveIndex(w, h.remotes.Load())
 	default:
 		d.serve3(w, r, strings.TrimPrefix(path, "/openapi/v3/"))
 	}
@@ -124,9 +129,21 @@ func (d *documents) keep(old *documents) {
 }
 
 // serveIndex lists the documents of v3, with addresses that change with their content.
-func (d *documents) serveIndex(w http.ResponseWriter) {
+func (d *documents) serveIndex(w http.ResponseWriter, remotes *map[string]string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as Kubernetes says
-	_, _ = w.Write(d.list())
+	b := d.list()
+	if remotes == nil || len(*remotes) == 0 {
+		_, _ = w.Write(b)
+		return
+	}
+	more := &writer{b: slices.Clone(bytes.TrimSuffix(b, []byte("}}")))}
+	for _, name := range slices.Sorted(maps.Keys(*remotes)) {
+		more.key(name)
+		more.open('{')
+		more.field("serverRelativeURL", (*remotes)[name])
+		more.close('}')
+	}
+	_, _ = w.Write(append(more.b, "}}"...))
 }
 
 func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) {

@@ -25,6 +25,7 @@ type schema struct {
 	properties []property
 	required   []string
 	extensions []extension
+	limits     *limits // of custom resources
 }
 
 type property struct {

@@ -211,6 +211,9 @@ func (w *wire) schema3(s *schema, kinds []gvks.GroupVersionKind) {
 		return
 	}
 	w.message(1, func() {
+		if s.limits != nil {
+			w.limits3(s.limits)
+		}
 		w.strings(23, s.required)
 		for _, v := range s.enum {
 			w.any(24, strconv.Quote(v))
@@ -236,6 +239,9 @@ func (w *wire) schema3(s *schema, kinds []gvks.GroupVersionKind) {
 		}
 		if s.values != nil {
 			w.message(32, func() { w.message(1, func() { w.schema3(s.values, nil) }) })
+		}
+		if s.values == nil && s.limits != nil && s.limits.anyValues {
+			w.message(32, func() { w.bool(2, true) })
 		}
 		w.default3(s.defaultValue)
 		w.string(34, s.description)
@@ -407,6 +413,9 @@ func (w *wire) schema2(s *schema, kinds []gvks.GroupVersionKind) {
 	}
 	w.string(2, s.format)
 	w.string(4, s.description)
+	if s.limits != nil {
+		w.limits2(s.limits)
+	}
 	w.strings(19, s.required)
 	for _, v := range s.enum {
 		w.any(20, strconv.Quote(v))

@@ -128,6 +128,9 @@ func (w *writer) schema(s *schema, kinds []gvks.GroupVersionKind) {
 		w.key("enum")
 		w.strings(s.enum)
 	}
+	if s.limits != nil {
+		w.writeLimits(s.limits)
+	}
 	w.structure(s)
 	w.extensions(s, kinds)
 }

@@ -157,6 +157,18 @@ func metadata(obj resource.Object) metav1.ObjectMeta {
 
 // layoutOf lists the columns of a kind with the ones that are added.
 func layoutOf(kind *resource.Kind) []column {
+	if kind.Custom != nil && len(kind.Columns) > 0 { // which say all that they want
+		out := []column{nameColumn()}
+		for _, c := range kind.Columns {
+			out = append(out, kindColumn(c))
+		}
+		return out
+	}
+	if kind.Custom != nil {
+		age := ageColumn()
+		age.definition.Type = "date"
+		return []column{nameColumn(), age}
+	}
 	own := map[string]bool{}
 	behind := 0 // of the last column that is not wide
 	for i, c := range kind.Columns {
@@ -187,9 +199,10 @@ func kindColumn(c resource.KindColumn) column {
 	if d.Type == "" {
 		d.Type = "string"
 	}
-	if c.Name == "Name" && d.Format == "" {
+	if c.Name == "Name" && d.Format == "" && c.Priority == 0 {
 		d.Format = "name"
 	}
+	d.Priority = c.Priority
 	if c.Wide {
 		d.Priority = 1
 	}

@@ -29,8 +29,12 @@ import (
 	"knarr.dev/store"
 )
 
-// ErrGone means that the history since the asked revision is not in the cache any more.
-var ErrGone = errors.New("revision is no longer in the history")
+var (
+	// ErrGone means that the history since the asked revision is not in the cache any more.
+	ErrGone = errors.New("revision is no longer in the history")
+	// ErrClosed means that the cache was closed: its resource is not served any more, or by another cache.
+	ErrClosed = errors.New("watch cache closed")
+)
 
 // Bounds of the history, in events: at least historyMin are kept, more while they are younger than historyAge.
 const (
@@ -45,6 +49,8 @@ type Config struct {
 	Kind  *resource.Kind // the stored kind
 	Store store.Store
 	Log   *slog.Logger
+	// Before is the cache whose place the new one takes, if any: what was written through it is waited for.
+	Before *Cache
 }
 
 // Cache holds one stored kind.
@@ -55,7 +61,8 @@ type Cache struct {
 	shared resource.Shared
 
 	newest  atomic.Pointer[Snapshot]
-	written atomic.Int64 // the newest revision that this process knows to be written to the kind
+	written *atomic.Int64 // the newest revision that this process knows to be written to the kind
+	closed  chan struct{} // by Close
 
 	mu      sync.RWMutex
 	tree    *btree.BTreeG[*Entry]
@@ -87,9 +94,32 @@ func less(a, b *Entry) bool { return a.Key < b.Key }
 
 // New returns a cache that is empty until Run has filled it.
 func New(cfg Config) *Cache {
-	return &Cache{
+	c := &Cache{
 		cfg: cfg, prefix: cfg.Kind.Key("", ""), ready: make(chan struct{}), changed: make(chan struct{}),
-		tree: btree.NewG(treeDegree, less),
+		tree: btree.NewG(treeDegree, less), written: new(atomic.Int64), closed: make(chan struct{}),
+	}
+	if cfg.Before != nil {
+		c.written, c.cfg.Before = cfg.Before.written, nil
+	}
+	return c
+}
+
+// Close ends all watchers and views of the cache with ErrClosed, and waits that nothing can end any more. What is in the
+// cache can be read on. Call it once, when Run has returned.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.closed)
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Cache) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -186,6 +216,8 @@ func (c *Cache) catchUp(ctx context.Context, revision int64) error {
 	select {
 	case <-one.done:
 		return nil
+	case <-c.closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -375,6 +407,8 @@ func (c *Cache) WaitFor(ctx context.Context, revision int64) (*Snapshot, error) 
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-c.closed:
+			return nil, ErrClosed
 		case <-changed:
 		}
 	}

@@ -95,6 +95,31 @@ func (e *Entry) As(kind *resource.Kind) (*Entry, error) {
 	return f, nil
 }
 
+// Convert makes the forms that entries lack in kind, all at once if that costs less; As has them then.
+func Convert(entries []*Entry, kind *resource.Kind) error {
+	if kind.Stored == nil || kind.Stored.FromHubAll == nil {
+		return nil
+	}
+	var missing []*Entry
+	var objects []resource.Object
+	for _, e := range entries {
+		if f := e.form.Load(); e.Kind != kind && (f == nil || f.Kind != kind) {
+			missing, objects = append(missing, e), append(objects, e.Object)
+		}
+	}
+	if len(missing) < 2 {
+		return nil
+	}
+	made, err := kind.Stored.FromHubAll(objects)
+	if err != nil {
+		return err
+	}
+	for i, e := range missing {
+		e.form.Store(NewEntry(kind, e.Key, made[i], e.Revision))
+	}
+	return nil
+}
+
 // at returns the entry's object with another resourceVersion.
 func (e *Entry) at(revision int64) *Entry {
 	obj := e.Object.DeepCopyObject().(resource.Object)

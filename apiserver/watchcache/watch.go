@@ -39,11 +39,14 @@ func (c *Cache) Oldest() int64 {
 }
 
 // Poll returns the next events, if there are any, and a channel that is closed when there may be more. It fails with
-// ErrGone when the watcher fell behind the history or the cache started afresh.
+// ErrGone when the watcher fell behind the history or the cache started afresh, and with ErrClosed.
 func (w *Watcher) Poll() ([]*Event, <-chan struct{}, error) {
 	c := w.cache
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	if c.isClosed() {
+		return nil, nil, ErrClosed
+	}
 	if w.epoch != c.epoch || w.next < c.first {
 		return nil, nil, fmt.Errorf("watch %s at revision %d: %w", c.prefix, w.revision, ErrGone)
 	}

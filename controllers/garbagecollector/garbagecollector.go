@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
@@ -38,7 +39,7 @@ func Needs() []rbacv1.PolicyRule {
 	}
 }
 
-// New returns the loop; kinds are all that are served.
+// New returns the loop; kinds are all that are built in. Custom resources come and go with their definitions.
 func New(c *client.Client, kinds []*resource.Kind) controller.Controller {
 	g := &collector{client: c, graph: graph{nodes: map[types.UID]*node{}, dependents: map[types.UID]map[types.UID]struct{}{}}}
 	for _, k := range kinds {
@@ -54,6 +55,7 @@ type collector struct {
 	kinds  []*resource.Kind
 	queue  workqueue.TypedRateLimitingInterface[types.UID]
 	graph  graph
+	custom custom
 }
 
 // node is what the graph remembers of an object.
@@ -167,6 +169,9 @@ func (c *collector) run(ctx context.Context) error {
 		}
 		synced.Add(1)
 		wg.Go(func() { c.follow(ctx, k, view, synced.Done) })
+	}
+	if slices.Contains(c.kinds, extension.CustomResourceDefinitions.Kind) {
+		wg.Go(func() { c.followDefinitions(ctx) })
 	}
 	synced.Wait() // nobody is collected before every owner is known
 	for range workers {
@@ -317,13 +322,10 @@ func (c *collector) ownerState(ctx context.Context, n *node, ref metav1.OwnerRef
 		}
 		return solid, nil
 	}
-	i := slices.IndexFunc(c.kinds, func(k *resource.Kind) bool {
-		return k.Kind == ref.Kind && k.GroupVersion().String() == ref.APIVersion
-	})
-	if i < 0 {
+	k := c.kindOf(ref)
+	if k == nil {
 		return solid, nil // a kind that is not served here: its objects may live elsewhere
 	}
-	k := c.kinds[i]
 	namespace := ""
 	if k.Scope == resource.Namespaced {
 		if namespace = n.key.Namespace; namespace == "" {
@@ -340,6 +342,16 @@ func (c *collector) ownerState(ctx context.Context, n *node, ref metav1.OwnerRef
 		return absent, nil
 	}
 	return solid, nil
+}
+
+// kindOf is the kind that a reference names, or nil.
+func (c *collector) kindOf(ref metav1.OwnerReference) *resource.Kind {
+	for _, k := range append(c.custom.all(), c.kinds...) {
+		if k.Kind == ref.Kind && k.GroupVersion().String() == ref.APIVersion {
+			return k
+		}
+	}
+	return nil
 }
 
 // orphan frees the dependents and then lets the object go.

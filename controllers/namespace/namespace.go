@@ -22,6 +22,7 @@ import (
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
@@ -39,9 +40,10 @@ func Needs() []rbacv1.PolicyRule {
 	}
 }
 
-// New returns the loop; kinds are all that are served.
+// New returns the loop; kinds are all that are built in. Custom resources are looked up when a namespace is emptied.
 func New(c *client.Client, kinds []*resource.Kind) controller.Controller {
 	r := reconciler{client: c, namespaces: client.Of(c, core.Namespaces)}
+	r.custom = slices.Contains(kinds, extension.CustomResourceDefinitions.Kind)
 	for _, k := range kinds {
 		if k.Scope == resource.Namespaced && !k.Virtual && k.Stored == nil {
 			r.kinds = append(r.kinds, k)
@@ -54,6 +56,7 @@ type reconciler struct {
 	client     *client.Client
 	namespaces client.Resource[corev1.Namespace]
 	kinds      []*resource.Kind
+	custom     bool // there are definitions of custom resources
 }
 
 func (r reconciler) reconcile(ctx context.Context, key client.Key) (time.Duration, error) {
@@ -92,7 +95,11 @@ type remaining struct {
 
 // empty deletes what there is and returns what is left.
 func (r reconciler) empty(ctx context.Context, namespace string) (left []remaining, problems []error) {
-	for _, k := range r.kinds {
+	kinds, err := r.allKinds(ctx)
+	if err != nil {
+		return nil, []error{fmt.Errorf("list custom resource definitions: %w", err)}
+	}
+	for _, k := range kinds {
 		list, err := r.client.Transport().Do(ctx, &call.Request{Verb: "list", Kind: k, Namespace: namespace})
 		if err != nil {
 			problems = append(problems, fmt.Errorf("list %s: %w", k.GroupResource(), err))
@@ -127,6 +134,24 @@ func (r reconciler) empty(ctx context.Context, namespace string) (left []remaini
 		}
 	}
 	return left, problems
+}
+
+// allKinds are the built-in kinds and the custom ones that there are now.
+func (r reconciler) allKinds(ctx context.Context) ([]*resource.Kind, error) {
+	if !r.custom {
+		return r.kinds, nil
+	}
+	definitions, _, err := client.Of(r.client, extension.CustomResourceDefinitions).List(ctx, client.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	kinds := slices.Clone(r.kinds)
+	for _, d := range definitions {
+		if served := extension.Kinds(d); len(served) > 0 && served[0].Scope == resource.Namespaced {
+			kinds = append(kinds, served[0])
+		}
+	}
+	return kinds, nil
 }
 
 // report writes the conditions; true means that it changed them.

@@ -1,0 +1,245 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package aggregate
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+
+	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+	"knarr.dev/api/discovery"
+	"knarr.dev/api/resource"
+)
+
+// maxDiscovery bounds what another server says about itself.
+const maxDiscovery = 4 << 20
+
+// connect makes the way to the server of an APIService. It does no I/O.
+func (h *Handler) connect(a *apiregistrationv1.APIService) *remote {
+	s := a.Spec.Service
+	name := s.Name + "." + s.Namespace + ".svc"
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if h.cfg.ClientTLS != nil {
+		config = h.cfg.ClientTLS.Clone()
+	}
+	config.ServerName, config.RootCAs, config.InsecureSkipVerify, config.VerifyPeerCertificate = name, nil, a.Spec.InsecureSkipTLSVerify, nil
+	if len(a.Spec.CABundle) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		config.RootCAs.AppendCertsFromPEM(a.Spec.CABundle)
+	}
+	r := &remote{service: a, host: net.JoinHostPort(name, strconv.Itoa(int(port(s))))}
+	r.transport = &http.Transport{
+		TLSClientConfig: config, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTimeout, IdleConnTimeout: 90 * time.Second,
+		MaxIdleConnsPerHost: 25,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			address, err := h.resolve(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			d := net.Dialer{Timeout: dialTimeout}
+			return d.DialContext(ctx, network, address)
+		},
+	}
+	return r
+}
+
+func port(s *apiregistrationv1.ServiceReference) int32 {
+	if s.Port == nil {
+		return 443
+	}
+	return *s.Port
+}
+
+// resolve chooses one of the ready endpoints of a Service. Its errors say what is missing.
+func (h *Handler) resolve(ctx context.Context, s *apiregistrationv1.ServiceReference) (string, error) {
+	missing := func(reason, format string, args ...any) (string, error) {
+		return "", &unavailable{reason, fmt.Sprintf(format, args...)}
+	}
+	where := fmt.Sprintf("service/%s in %q", s.Name, s.Namespace)
+	obj, err := h.cfg.Server.Get(ctx, core.Services.Kind, s.Namespace, s.Name)
+	if err != nil {
+		return missing("ServiceNotFound", "%s is not present", where)
+	}
+	service := core.Services.Cast(obj)
+	if service.Spec.Type == corev1.ServiceTypeExternalName {
+		return net.JoinHostPort(service.Spec.ExternalName, strconv.Itoa(int(port(s)))), nil
+	}
+	i := slices.IndexFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port(s) })
+	if i < 0 {
+		return missing("ServicePortError", "%s is not listening on port %d", where, port(s))
+	}
+	name, found := service.Spec.Ports[i].Name, false
+	var addresses []string
+	err = h.cfg.Server.List(ctx, discovery.EndpointSlices.Kind, s.Namespace, func(obj resource.Object) bool {
+		slice := discovery.EndpointSlices.Cast(obj)
+		if slice.Labels[discoveryv1.LabelServiceName] != s.Name {
+			return true
+		}
+		found = true
+		for _, p := range slice.Ports {
+			if p.Port == nil || p.Name != nil && *p.Name != name || p.Name == nil && name != "" {
+				continue
+			}
+			for _, e := range slice.Endpoints {
+				if len(e.Addresses) > 0 && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
+					addresses = append(addresses, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port))))
+				}
+			}
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case !found:
+		return missing("EndpointsNotFound", "cannot find endpointslices for %s", where)
+	case len(addresses) == 0:
+		return missing("MissingEndpoints", "endpointslices for %s have no addresses with port name %q", where, name)
+	}
+	return addresses[rand.IntN(len(addresses))], nil
+}
+
+// check asks the server for what it serves, and remembers it.
+func (h *Handler) check(ctx context.Context, r *remote) error {
+	address, err := h.resolve(ctx, r.service.Spec.Service)
+	if err != nil {
+		return err
+	}
+	path := "/apis/" + r.service.Spec.Group + "/" + r.service.Spec.Version
+	failed := func(err error) error {
+		return &unavailable{"FailedDiscoveryCheck", fmt.Sprintf("failing or missing response from https://%s%s: %v", address, path, err)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	body, err := r.ask(ctx, path)
+	if err != nil {
+		return failed(err)
+	}
+	var list metav1.APIResourceList
+	if err := json.Unmarshal(body, &list); err == nil {
+		r.resources.Store(&list)
+	}
+	r.findOpenAPI(ctx, strings.TrimPrefix(path, "/"))
+	return nil
+}
+
+// ask reads a document of the server, as this server itself.
+func (r *remote) ask(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.host+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/json")
+	setUser(request.Header, &call.Identity{Name: "system:kube-aggregator", Groups: []string{"system:masters"}})
+	response, err := r.transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return nil, fmt.Errorf("bad status from https://%s%s: %d", r.host, path, response.StatusCode)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, maxDiscovery))
+}
+
+// findOpenAPI looks up where the server's own index of OpenAPI v3 has the document of the version.
+func (r *remote) findOpenAPI(ctx context.Context, name string) {
+	var index struct {
+		Paths map[string]struct {
+			ServerRelativeURL string `json:"serverRelativeURL"`
+		} `json:"paths"`
+	}
+	body, err := r.ask(ctx, "/openapi/v3")
+	if err != nil || json.Unmarshal(body, &index) != nil {
+		return
+	}
+	if at := index.Paths[name].ServerRelativeURL; strings.HasPrefix(at, "/openapi/v3/"+name+"?") {
+		r.openapi.Store(&at)
+	}
+}
+
+// ServeHTTP passes a request on to the server of its group and version in the name of user.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.GroupVersion, user *call.Identity) {
+	r := (*h.remotes.Load())[gv]
+	if r == nil {
+		http.NotFound(w, q)
+		return
+	}
+	if !r.available.Load() {
+		http.Error(w, "service unavailable", http.StatusServiceUnavailable)
+		return
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL = &url.URL{Scheme: "https", Host: r.host, Path: p.In.URL.Path, RawPath: p.In.URL.RawPath, RawQuery: p.In.URL.RawQuery}
+			p.Out.Host = r.host
+			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
+			p.SetXForwarded()
+			setUser(p.Out.Header, user)
+		},
+		Transport: r.transport, FlushInterval: -1, // watches are seen event by event
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
+		},
+		ErrorLog: slog.NewLogLogger(h.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	proxy.ServeHTTP(w, q)
+}
+
+// setUser says who makes a request, and takes away whatever the client said about that.
+func setUser(header http.Header, user *call.Identity) {
+	for name := range header {
+		lower := strings.ToLower(name)
+		if strings.HasPrefix(lower, "x-remote-") || strings.HasPrefix(lower, "impersonate-") || lower == "authorization" {
+			header.Del(name)
+		}
+	}
+	header.Set("X-Remote-User", user.Name)
+	if user.UID != "" {
+		header.Set("X-Remote-Uid", user.UID)
+	}
+	for _, g := range user.Groups {
+		header.Add("X-Remote-Group", g)
+	}
+	for key, values := range user.Extra {
+		for _, v := range values {
+			header.Add("X-Remote-Extra-"+escapeKey(key), v)
+		}
+	}
+}
+
+// escapeKey makes a key fit for the name of a header.
+func escapeKey(key string) string {
+	var out strings.Builder
+	for _, c := range []byte(key) {
+		if c == '-' || c == '_' || c == '.' || c == '~' || c == '!' || c == '#' || c == '$' || c == '&' || c == '\'' || c == '*' || c == '+' || c == '^' || c == '`' || c == '|' ||
+			c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			out.WriteByte(c)
+		} else {
+			fmt.Fprintf(&out, "%%%02X", c)
+		}
+	}
+	return out.String()
+}
