@@ -176,8 +176,8 @@ const otherNamespace = "the namespace of the provided object does not match the 
 
 // redefault fills in what depends on what was prepared: Kubernetes does when it reads what it stored.
 func (r *registry) redefault(hub resource.Object) {
-	if r.hub.Default != nil {
-		r.hub.Default(hub)
+	if k := r.rules(); k.Default != nil {
+		k.Default(hub)
 	}
 }
 

@@ -250,7 +250,7 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 	case form.as != "" && (a.entry != nil || a.list != nil || a.object != nil):
 		err = s.writeTransformed(w, r, reg, form, code, a)
 	case a.entry != nil:
-		if form.media == codec.Proto && reg.kind.Stored == nil {
+		if form.media == codec.Proto && reg.kind.Stored == nil && reg.kind.EncodeStored == nil {
 			if b, ok := codec.AtRevision(a.stored, a.entry.Kind.GroupVersionKind, a.entry.Object.GetResourceVersion()); ok {
 				writeBytes(w, r, codec.Proto, code, b)
 				return
