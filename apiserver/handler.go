@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -346,7 +347,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 			return nil, nil, err
 		}
 	}
-	body, err := readBody(w, r)
+	body, err := s.readBody(w, r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -374,18 +375,27 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	return q, warnings, err
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a body that is neither too large nor too slow.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		return nil, tooLargeBody()
 	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) // some writers of tests have no deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, tooLargeBody()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusRequestTimeout, Reason: metav1.StatusReasonTimeout,
+			Message: fmt.Sprintf("the body of the request did not arrive within %s", s.cfg.BodyTimeout),
+		}}
 	case err != nil:
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	_ = control.SetReadDeadline(time.Time{}) // else it stays: what is left of the body shall not hold up the answer
 	return body, nil
 }
 

@@ -86,6 +86,9 @@ type Config struct {
 	AdvertiseIP   netip.Addr
 	AdvertisePort int
 
+	// BodyTimeout is how long the body of a request may take to arrive; a minute if 0.
+	BodyTimeout time.Duration
+
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 	// Components are parts of the control plane beside the store whose health ComponentStatuses tell.
@@ -144,6 +147,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.NodePorts == [2]int{} {
 		cfg.NodePorts = [2]int{30000, 32767}
+	}
+	if cfg.BodyTimeout <= 0 {
+		cfg.BodyTimeout = time.Minute
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
