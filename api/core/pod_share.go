@@ -4,6 +4,8 @@
 package core
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"knarr.dev/api/resource"
@@ -22,17 +24,20 @@ const (
 	sharedSpread
 )
 
-// sharePod replaces what pods of one template have in common.
+// sharePod replaces what pods of one template have in common. The pod itself is nobody else's yet, but what its slices hold
+// may be that of its last version, which others read: slices are copied before their elements change.
 func sharePod(pod *corev1.Pod, s *resource.Shared) {
 	s.String(&pod.Namespace)
 	s.String(&pod.GenerateName)
 	s.Map(&pod.Labels)
+	pod.OwnerReferences = slices.Clone(pod.OwnerReferences)
 	for i := range pod.OwnerReferences {
 		o := &pod.OwnerReferences[i]
 		for _, text := range []*string{&o.APIVersion, &o.Kind, &o.Name, (*string)(&o.UID)} {
 			s.String(text)
 		}
 	}
+	pod.ManagedFields = slices.Clone(pod.ManagedFields)
 	for i := range pod.ManagedFields {
 		m := &pod.ManagedFields[i]
 		for _, text := range []*string{&m.Manager, (*string)(&m.Operation), &m.APIVersion, &m.FieldsType, &m.Subresource} {
@@ -52,9 +57,10 @@ func sharePod(pod *corev1.Pod, s *resource.Shared) {
 	resource.ShareSlice(s, sharedSpread, &spec.TopologySpreadConstraints)
 	resource.SharePointer(s, sharedAffinity, &spec.Affinity)
 	resource.SharePointer(s, sharedPodSecurity, &spec.SecurityContext)
-	for _, all := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i := range all {
-			shareContainer(&all[i], s)
+	for _, all := range []*[]corev1.Container{&spec.InitContainers, &spec.Containers} {
+		*all = slices.Clone(*all)
+		for i := range *all {
+			shareContainer(&(*all)[i], s)
 		}
 	}
 }
@@ -74,6 +80,7 @@ func shareContainer(c *corev1.Container, s *resource.Shared) {
 	}
 	resource.SharePointer(s, sharedLifecycle, &c.Lifecycle)
 	resource.SharePointer(s, sharedContainerSecurity, &c.SecurityContext)
+	c.VolumeMounts = slices.Clone(c.VolumeMounts)
 	for i := range c.VolumeMounts {
 		s.String(&c.VolumeMounts[i].MountPath)
 	}

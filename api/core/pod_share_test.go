@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"knarr.dev/api/resource"
 )
@@ -54,6 +55,16 @@ func TestSharedPodsAreEqual(t *testing.T) {
 	a, b := base(), base()
 	sharePod(a, s)
 	sharePod(b, s)
+	last := base()
+	last.OwnerReferences = []metav1.OwnerReference{{Kind: string([]byte("Job"))}}
+	last.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{MountPath: string([]byte("/a"))}}
+	next, seen := *last, last.DeepCopy() // as updates of status make it
+	sharePod(base(), s)
+	sharePod(&next, s)
+	if &next.OwnerReferences[0] == &last.OwnerReferences[0] || &next.Spec.Containers[0] == &last.Spec.Containers[0] ||
+		&next.Spec.Containers[0].VolumeMounts[0] == &last.Spec.Containers[0].VolumeMounts[0] || !equality.Semantic.DeepEqual(last, seen) {
+		t.Error("the last version, which others read, was written to")
+	}
 	if a.Spec.Containers[0].LivenessProbe != b.Spec.Containers[0].LivenessProbe {
 		t.Error("equal pods do not share their probes")
 	}
