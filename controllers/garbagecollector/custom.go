@@ -139,6 +139,7 @@ func (c *collector) followView(ctx context.Context, k *resource.Kind, view call.
 		}
 		c.tell(c.graph.put(nodeOf(k, obj)))
 	}, func() {
+		c.tell(c.graph.lacking(k)) // an owner may have come and gone before the view
 		if seen == nil {
 			return
 		}

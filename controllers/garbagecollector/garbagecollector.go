@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,6 +133,22 @@ func (g *graph) remove(uid types.UID) (concerned []types.UID) {
 	}
 	for _, ref := range n.owners {
 		concerned = append(concerned, ref.UID)
+	}
+	return concerned
+}
+
+// lacking returns the objects with an owner of a kind that the graph does not know.
+func (g *graph) lacking(k *resource.Kind) (concerned []types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for uid, n := range g.nodes {
+		for _, ref := range n.owners {
+			group, _, _ := strings.Cut(ref.APIVersion, "/")
+			if g.nodes[ref.UID] == nil && ref.Kind == k.Kind && group == k.Group {
+				concerned = append(concerned, uid)
+				break
+			}
+		}
 	}
 	return concerned
 }
