@@ -39,7 +39,7 @@ type observed struct {
 		Object map[string]any `json:"object"`
 	} `json:"before"`
 
-	Do       string         `json:"do"` // create, update, status or table
+	Do       string         `json:"do"` // create, update, table, or a subresource to update
 	Set      map[string]any `json:"set"`
 	Live     bool           `json:"live"`
 	Code     int            `json:"code"`
@@ -210,8 +210,8 @@ func (o observer) one(t *testing.T, head, l *observed, item, line string) {
 		got = o.send(t, "POST", head.Path+query, set(clone(head.Base), l.Set))
 	case "update":
 		got = o.send(t, "PUT", item+query, set(o.send(t, "GET", item, nil).body, l.Set))
-	case "status":
-		got = o.send(t, "PUT", item+"/status"+query, set(o.send(t, "GET", item, nil).body, l.Set))
+	default:
+		got = o.send(t, "PUT", item+"/"+l.Do+query, set(o.send(t, "GET", item, nil).body, l.Set))
 	}
 	causes, message := refusal(got.body)
 	switch {

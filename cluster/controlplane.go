@@ -135,7 +135,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		config.Paths[path] = schemas
 	}
 	defer func() {
-		config.Paths["/.well-known/openid-configuration"] = issuer.Configuration(c.publicBase(config.AdvertiseIP))
+		config.Paths["/.well-known/openid-configuration"] = issuer.Configuration(c.publicBase())
 	}()
 	if c.listener == nil {
 		return config, nil
@@ -153,6 +153,8 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		config.AdvertiseIP = ip
 	} else if c.config.Nodes > 0 {
 		config.AdvertiseIP = c.network.Gateway()
+	} else if ip, ok := MachineAddress(""); ok { // as kube-apiserver does when it listens on loopback
+		config.AdvertiseIP = ip
 	}
 	return config, nil
 }

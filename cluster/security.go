@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -349,14 +348,16 @@ func withFile(data []byte, file string) ([]byte, error) {
 }
 
 // publicBase is the URL at which others reach the server, for the document that tells where the keys are.
-func (c *Cluster) publicBase(advertised netip.Addr) string {
+func (c *Cluster) publicBase() string {
 	if c.listener == nil {
 		return ""
 	}
 	address := c.listener.Addr().(*net.TCPAddr)
 	host := address.IP.String()
-	if advertised.IsValid() {
-		host = advertised.String()
+	if ip, ok := c.outside(); ok {
+		host = ip.String()
+	} else if c.config.Nodes > 0 {
+		host = c.network.Gateway().String()
 	}
 	return "https://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
 }

@@ -61,7 +61,7 @@ var CertificateSigningRequests = resource.WithList(resource.Define(resource.Defi
 	},
 	FieldNames: []string{"spec.signerName"},
 	Subresources: resource.Subresources[certificatesv1.CertificateSigningRequest]{
-		Status: &resource.Status[certificatesv1.CertificateSigningRequest]{Prepare: prepareStatus, Validate: ValidateChange},
+		Status: &resource.Status[certificatesv1.CertificateSigningRequest]{Prepare: prepareStatus, Validate: validateStatus},
 		Others: []resource.Subresource{{
 			Name: "approval", Kind: certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"),
 			Verbs: []string{"get", "patch", "update"},
@@ -181,6 +181,9 @@ func validateConditions(r *certificatesv1.CertificateSigningRequest) (problems f
 			problems = append(problems, field.Duplicate(at.Index(i).Child("type"), c.Type))
 		}
 		seen[c.Type] = true
+		if decides(c.Type) && seen[certificatesv1.CertificateApproved] && seen[certificatesv1.CertificateDenied] {
+			problems = append(problems, field.Invalid(at, c.Type, "Approved and Denied conditions are mutually exclusive"))
+		}
 		switch {
 		case c.Status == "":
 			problems = append(problems, field.Required(at.Index(i).Child("status"), ""))
@@ -190,9 +193,6 @@ func validateConditions(r *certificatesv1.CertificateSigningRequest) (problems f
 			problems = append(problems, field.NotSupported(at.Index(i).Child("status"), c.Status,
 				[]corev1.ConditionStatus{corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown}))
 		}
-	}
-	if seen[certificatesv1.CertificateApproved] && seen[certificatesv1.CertificateDenied] {
-		problems = append(problems, field.Invalid(at, "Approved", "Approved and Denied conditions are mutually exclusive"))
 	}
 	return problems
 }
@@ -237,31 +237,36 @@ func validateCertificate(at *field.Path, data []byte) field.ErrorList {
 	}
 }
 
-// prepareStatus is for signers: they issue the certificate or say that it failed, but do not decide.
+// prepareStatus is for signers: they issue the certificate or say that it failed, but do not decide. What was decided stays as it is
+// said to be; validation refuses those who add to it or take from it.
 func prepareStatus(r, old *certificatesv1.CertificateSigningRequest) {
 	status := r.Status
-	var kept []certificatesv1.CertificateSigningRequestCondition
-	for _, c := range old.Status.Conditions {
-		if decides(c.Type) {
-			kept = append(kept, c)
+	for i, c := range status.Conditions {
+		if was := Condition(old, c.Type); decides(c.Type) && was != nil {
+			status.Conditions[i] = *was
 		}
 	}
-	for _, c := range status.Conditions {
-		if !decides(c.Type) {
-			kept = append(kept, c)
-		}
-	}
-	status.Conditions = kept
 	*r = *old.DeepCopy()
 	r.Status = status
 	stamp(r, old)
+}
+
+// validateStatus returns the problems of a change by a signer.
+func validateStatus(r, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
+	problems := ValidateChange(r, old)
+	for _, kind := range []certificatesv1.RequestConditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied} {
+		if Condition(old, kind) == nil && Condition(r, kind) != nil {
+			problems = append(problems, field.Forbidden(field.NewPath("status", "conditions"), fmt.Sprintf("updates may not add a condition of type %q", kind)))
+		}
+	}
+	return problems
 }
 
 func decides(kind certificatesv1.RequestConditionType) bool {
 	return kind == certificatesv1.CertificateApproved || kind == certificatesv1.CertificateDenied
 }
 
-// Approve takes from obj what the approval subresource may change in stored: the conditions.
+// Approve takes from obj what the approval subresource may change in the status of stored: the conditions.
 func Approve(obj, stored *certificatesv1.CertificateSigningRequest) {
 	old := stored.DeepCopy()
 	stored.Status.Conditions = slices.Clone(obj.Status.Conditions)

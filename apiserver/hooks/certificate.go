@@ -18,6 +18,7 @@ func Approval() Hook {
 	kind := certificates.CertificateSigningRequests
 	return Hook{Kind: kind.Kind, Subresource: "approval", Update: func(_ context.Context, obj, stored resource.Object) error {
 		old := kind.Cast(stored.DeepCopyObject().(resource.Object))
+		takeMetadata(obj, stored)
 		certificates.Approve(kind.Cast(obj), kind.Cast(stored))
 		if problems := certificates.ValidateChange(kind.Cast(stored), old); len(problems) > 0 {
 			return apierrors.NewInvalid(kind.GroupVersionKind.GroupKind(), stored.GetName(), problems)

@@ -129,8 +129,16 @@ func Resize() Hook {
 func Finalize() Hook {
 	return Hook{Kind: core.Namespaces.Kind, Subresource: "finalize", Update: func(_ context.Context, obj, stored resource.Object) error {
 		body, namespace := core.Namespaces.Cast(obj), core.Namespaces.Cast(stored)
+		takeMetadata(obj, stored)
 		namespace.Spec.Finalizers = body.Spec.Finalizers
-		namespace.Status = body.Status
 		return nil
 	}}
+}
+
+// takeMetadata gives stored the metadata that its users write as obj has it.
+func takeMetadata(obj, stored resource.Object) {
+	stored.SetLabels(obj.GetLabels())
+	stored.SetAnnotations(obj.GetAnnotations())
+	stored.SetFinalizers(obj.GetFinalizers())
+	stored.SetOwnerReferences(obj.GetOwnerReferences())
 }
