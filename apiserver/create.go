@@ -115,10 +115,6 @@ func (b *birth) give(k *resource.Kind, obj resource.Object) {
 }
 
 func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Object, b birth) (*answer, error) {
-	warnings := r.warningsFor(obj)
-	if r.kind.WarningsCreate != nil {
-		warnings = append(r.kind.WarningsCreate(obj), warnings...)
-	}
 	hub, err := r.toHub(obj)
 	if err != nil {
 		return nil, err
@@ -143,10 +139,14 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if errs := r.problems(hub, nil); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.named(hub), hub.GetName(), errs)
 	}
+	warnings := r.warningsFor(hub)
+	if create := r.rules().WarningsCreate; create != nil {
+		warnings = append(create(hub), warnings...)
+	}
+	o.warnings = append(o.warnings, warnings...) // also of a write that is then refused
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, err
 	}
-	o.warnings = append(o.warnings, warnings...)
 	r.redefault(hub)
 	key := r.key(o.Namespace, hub.GetName())
 	exists := apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName())
@@ -259,8 +259,8 @@ func ownerWarnings(obj resource.Object, when string) []string {
 
 func (r *registry) warningsFor(obj resource.Object) []string {
 	out := ownerWarnings(obj, "")
-	if r.kind.Warnings != nil {
-		out = append(out, r.kind.Warnings(obj)...)
+	if warn := r.rules().Warnings; warn != nil {
+		out = append(out, warn(obj)...)
 	}
 	return out
 }

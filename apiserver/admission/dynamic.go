@@ -6,6 +6,7 @@ package admission
 import (
 	"context"
 	"sync"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,18 +19,48 @@ import (
 	"knarr.dev/apiserver/webhook"
 )
 
-// dynamic is what webhooks and policies share. They are read from the cache at each request, so they count from the
-// moment their write is acknowledged; what is made of one is remembered until it changes. Without any, a request pays for
-// looking at an empty list.
+// policyRefresh is how long policies and their bindings are in force as they were last read. Kubernetes looks for changed
+// policies once a second too, and clients were seen to count on a pause between making one and being subject to it.
+const policyRefresh = time.Second
+
+// dynamic is what webhooks and policies share. Webhooks are read from the cache at each request, so they count from the
+// moment their write is acknowledged; policies are read once in policyRefresh. What is made of one is remembered until it
+// changes. Without any, a request pays for looking at an empty list.
 type dynamic struct {
 	reader     Reader
 	authorizer authz.Authorizer
 	compiler   expression.Compiler
 	client     *webhook.Client
+	now        func() time.Time
 }
 
-func newDynamic(reader Reader, authorizer authz.Authorizer) *dynamic {
-	return &dynamic{reader: reader, authorizer: authorizer, client: webhook.New(reader)}
+func newDynamic(reader Reader, authorizer authz.Authorizer, now func() time.Time) *dynamic {
+	return &dynamic{reader: reader, authorizer: authorizer, client: webhook.New(reader), now: now}
+}
+
+// inForce is what was made of the policies or bindings that were last read.
+type inForce[T any] struct {
+	remembered[T]
+	reading sync.Mutex
+	read    time.Time
+	list    []T
+}
+
+// all returns what is made of each object of a kind, as of at most policyRefresh ago. A request that may change them, which
+// comes before the change, reads them anew: so a change takes effect a full policyRefresh after it was asked for.
+func (f *inForce[T]) all(ctx context.Context, d *dynamic, r *Request, kind *resource.Kind, build func(resource.Object) T) ([]T, error) {
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	now := d.now()
+	if !f.read.IsZero() && now.Sub(f.read) < policyRefresh && !exempt(r) {
+		return f.list, nil
+	}
+	list, err := f.remembered.all(ctx, d.reader, kind, build)
+	if err != nil {
+		return nil, err
+	}
+	f.read, f.list = now, list
+	return list, nil
 }
 
 // remembered is what was made of the objects of a kind, each for one version of it.

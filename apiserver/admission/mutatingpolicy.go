@@ -64,20 +64,23 @@ func (d *dynamic) newMutatingPolicy(o resource.Object) *mutatingPolicy {
 
 // mutatingPolicies changes objects by expressions.
 func (d *dynamic) mutatingPolicies() Step {
-	var policies remembered[*mutatingPolicy]
-	var bindings remembered[*binding]
+	var policies inForce[*mutatingPolicy]
+	var bindings inForce[*binding]
 	bind := func(o resource.Object) *binding {
 		b := admissionregistration.MutatingAdmissionPolicyBindings.Cast(o)
 		return d.newBinding(b.Name, b.Spec.PolicyName, b.Spec.MatchResources, b.Spec.ParamRef)
 	}
 	return Step{Name: "MutatingAdmissionPolicy", Mutate: func(ctx context.Context, r *Request) error {
-		bound, err := bindings.all(ctx, d.reader, admissionregistration.MutatingAdmissionPolicyBindings.Kind, bind)
-		if err != nil || len(bound) == 0 || exemptPolicy(r) || r.Object == nil {
-			return err
-		}
-		all, err := policies.all(ctx, d.reader, admissionregistration.MutatingAdmissionPolicies.Kind, d.newMutatingPolicy)
+		bound, err := bindings.all(ctx, d, r, admissionregistration.MutatingAdmissionPolicyBindings.Kind, bind)
 		if err != nil {
 			return err
+		}
+		all, err := policies.all(ctx, d, r, admissionregistration.MutatingAdmissionPolicies.Kind, d.newMutatingPolicy)
+		if err != nil {
+			return err
+		}
+		if len(bound) == 0 || exemptPolicy(r) || r.Object == nil {
+			return nil
 		}
 		for _, p := range all {
 			if err := d.mutateByPolicy(ctx, r, p, bound); err != nil {

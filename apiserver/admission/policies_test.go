@@ -6,6 +6,7 @@ package admission
 import (
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -143,5 +144,36 @@ func TestMutatingPolicies(t *testing.T) {
 				t.Errorf("made %v %v, want %s %s", made.Labels, made.Data, c.labels, c.data)
 			}
 		})
+	}
+}
+
+// A change takes effect policyRefresh after it was asked for, whenever the policies were last read.
+func TestPoliciesInForce(t *testing.T) {
+	s, now := policyWorld(), clock()
+	steps := Steps(s, nil, Config{Now: func() time.Time { return now }})
+	asked := func() *Request {
+		return &Request{Verb: "create", Kind: admissionregistration.ValidatingAdmissionPolicyBindings.Kind, Name: "b", Object: &admissionv1.ValidatingAdmissionPolicyBinding{}}
+	}
+	s.add(admissionregistration.ValidatingAdmissionPolicies.Kind, &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "p"},
+		Spec:       admissionv1.ValidatingAdmissionPolicySpec{MatchConstraints: matchConfigMaps(), Validations: []admissionv1.Validation{{Expression: "false"}}},
+	})
+	admit(t, steps, configMap())
+	now = now.Add(policyRefresh - time.Millisecond)
+	if err := admit(t, steps, asked()); err != nil {
+		t.Fatal(err)
+	}
+	s.add(admissionregistration.ValidatingAdmissionPolicyBindings.Kind, &admissionv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "b"},
+		Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: "p", ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
+	})
+	for _, c := range []struct {
+		later  time.Duration
+		denied bool
+	}{{time.Millisecond, false}, {policyRefresh - 2*time.Millisecond, false}, {time.Millisecond, true}} {
+		now = now.Add(c.later)
+		if err := admit(t, steps, configMap()); (err != nil) != c.denied {
+			t.Errorf("%v after: %v, want denied %v", now.Sub(clock()), err, c.denied)
+		}
 	}
 }

@@ -34,7 +34,7 @@ func Steps(reader Reader, _ Writer, cfg Config) []Step {
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = authz.New(reader)
 	}
-	policies := newDynamic(reader, cfg.Authorizer)
+	policies := newDynamic(reader, cfg.Authorizer, cfg.Now)
 	return []Step{
 		namespaceLifecycle(reader),
 		limitRanger(reader),

@@ -68,8 +68,8 @@ func (d *dynamic) newValidatingPolicy(o resource.Object) *validatingPolicy {
 
 // validatingPolicies judges objects by expressions.
 func (d *dynamic) validatingPolicies() Step {
-	var policies remembered[*validatingPolicy]
-	var bindings remembered[*binding]
+	var policies inForce[*validatingPolicy]
+	var bindings inForce[*binding]
 	bind := func(o resource.Object) *binding {
 		b := admissionregistration.ValidatingAdmissionPolicyBindings.Cast(o)
 		out := d.newBinding(b.Name, b.Spec.PolicyName, b.Spec.MatchResources, b.Spec.ParamRef)
@@ -77,13 +77,16 @@ func (d *dynamic) validatingPolicies() Step {
 		return out
 	}
 	return Step{Name: "ValidatingAdmissionPolicy", Validate: func(ctx context.Context, r *Request) error {
-		bound, err := bindings.all(ctx, d.reader, admissionregistration.ValidatingAdmissionPolicyBindings.Kind, bind)
-		if err != nil || len(bound) == 0 || exemptPolicy(r) {
-			return err
-		}
-		all, err := policies.all(ctx, d.reader, admissionregistration.ValidatingAdmissionPolicies.Kind, d.newValidatingPolicy)
+		bound, err := bindings.all(ctx, d, r, admissionregistration.ValidatingAdmissionPolicyBindings.Kind, bind)
 		if err != nil {
 			return err
+		}
+		all, err := policies.all(ctx, d, r, admissionregistration.ValidatingAdmissionPolicies.Kind, d.newValidatingPolicy)
+		if err != nil {
+			return err
+		}
+		if len(bound) == 0 || exemptPolicy(r) {
+			return nil
 		}
 		j := &judgement{d: d, r: r, names: map[*resource.Kind]expression.Names{}, audits: map[string][]string{}}
 		for _, p := range all {
