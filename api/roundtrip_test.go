@@ -18,9 +18,11 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/randfill"
 
 	"knarr.dev/api/codec"
+	"knarr.dev/api/codec/typed"
 	kinds "knarr.dev/api/resource"
 )
 
@@ -185,6 +187,35 @@ func difference(a, b any) string {
 		return fmt.Sprintf("%s: %#v became %#v", path, a.Interface(), b.Interface())
 	}
 	return find("", reflect.ValueOf(a), reflect.ValueOf(b))
+}
+
+// TestJSONIsTheLibrarys compares what is encoded and decoded without reflection with encoding/json and sigs.k8s.io/json.
+func TestJSONIsTheLibrarys(t *testing.T) {
+	var types typed.Types
+	for i, k := range Kinds() {
+		if _, ok := k.New().(*unstructured.Unstructured); ok {
+			continue
+		}
+		f := filler(fillSeed + int64(i))
+		for range fillsPerKind {
+			obj := k.New()
+			f.Fill(obj)
+			want, err := json.Marshal(obj)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := types.Append(nil, obj); err != nil || string(got) != string(want) {
+				t.Fatalf("%s: %v\n%s\nthe library's\n%s", k.GroupVersionKind, err, got, want)
+			}
+			got, same := k.New(), k.New()
+			if !types.Decode(want, got) {
+				t.Fatalf("%s is not decoded without the library: %s", k.GroupVersionKind, want)
+			}
+			if strict, err := kjson.UnmarshalStrict(want, same); err != nil || len(strict) > 0 || !reflect.DeepEqual(got, same) {
+				t.Fatalf("%s: %v %v: %s", k.GroupVersionKind, err, strict, difference(same, got))
+			}
+		}
+	}
 }
 
 // TestDecodersSurviveGarbage feeds damaged encodings to the decoders: they may refuse them, but not panic.

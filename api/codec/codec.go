@@ -16,6 +16,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -24,6 +25,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"knarr.dev/api/codec/typed"
 	"knarr.dev/api/resource"
 )
 
@@ -34,6 +36,12 @@ const (
 	Proto = "application/vnd.kubernetes.protobuf"
 )
 
+// types has what was worked out of Go types, which are the same for all: nothing depends on who saw them first.
+var types typed.Types
+
+// buffers are []byte that appendTyped writes to.
+var buffers sync.Pool
+
 // ErrNoProto means that a kind has no protobuf form.
 var ErrNoProto = errors.New("kind has no protobuf form")
 
@@ -41,7 +49,7 @@ var ErrNoProto = errors.New("kind has no protobuf form")
 func MarshalJSON(obj any) ([]byte, error) {
 	u, ok := obj.(*unstructured.Unstructured)
 	if !ok {
-		return json.Marshal(obj)
+		return appendTyped(obj)
 	}
 	b, err := json.Marshal(u.Object)
 	if err != nil || bytes.HasPrefix(b, []byte(`{"apiVersion":`)) || bytes.HasPrefix(b, []byte(`{"kind":`)) || u.GetKind() == "" {
@@ -55,6 +63,23 @@ func MarshalJSON(obj any) ([]byte, error) {
 		return nil, err
 	}
 	return WithKind(nil, u.GroupVersionKind(), b), nil
+}
+
+// appendTyped encodes into a buffer that is used again, so that what is kept is not longer than it must be.
+func appendTyped(obj any) ([]byte, error) {
+	buf, _ := buffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	b, err := types.Append((*buf)[:0], obj)
+	if cap(b) <= 1<<16 {
+		*buf = b
+		defer buffers.Put(buf)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(b), nil
 }
 
 // WithKind returns a JSON object with kind and apiVersion put in front, unless its first field is one of them.
@@ -150,9 +175,12 @@ func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
 		u.Object = map[string]any{}
 		into = &u.Object
 	}
-	strict, err := kjson.UnmarshalStrict(data, into)
-	if err != nil {
-		return Decoded{}, err
+	var strict []error
+	if isUnstructured || !types.Decode(data, obj) {
+		var err error
+		if strict, err = kjson.UnmarshalStrict(data, into); err != nil {
+			return Decoded{}, err
+		}
 	}
 	d := Decoded{Strict: strict}
 	if isUnstructured {
