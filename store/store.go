@@ -96,7 +96,8 @@ type Event struct {
 	Record // for a deletion: the key, Modified is the revision of the deletion, Value is nil
 	// Deleted tells a deletion from a write.
 	Deleted bool
-	// Prev is the value before, if there was one and history still has it.
+	// Prev is the record before, if there was one and the backend had it at hand: whoever needs it and finds none reads the key
+	// at the revision before Modified.
 	Prev *Record
 }
 

@@ -52,7 +52,7 @@ func (r *Resumption) Next(ctx context.Context) ([]*Event, *Watcher, error) {
 	}
 	out := make([]*Event, 0, len(events))
 	for i := range events {
-		e, err := r.cache.event(&events[i])
+		e, err := r.cache.event(ctx, &events[i])
 		if err != nil {
 			return nil, nil, fmt.Errorf("watch %s after revision %d: %w (%w)", r.cache.prefix, r.after, ErrGone, err)
 		}
@@ -97,16 +97,16 @@ func past(ctx context.Context, w store.Watcher) (events []store.Event, reached i
 }
 
 // event makes an event of the store's, which must know what was before.
-func (c *Cache) event(e *store.Event) (*Event, error) {
+func (c *Cache) event(ctx context.Context, e *store.Event) (*Event, error) {
 	out := &Event{Key: e.Key, Revision: e.Modified, Deleted: e.Deleted}
-	if e.Prev != nil {
-		prev, err := c.decoded(e.Prev)
+	if e.Deleted || e.Created != e.Modified {
+		before, err := c.before(ctx, e)
 		if err != nil {
 			return nil, err
 		}
-		out.Prev = prev
-	} else if e.Deleted || e.Created != e.Modified {
-		return nil, store.ErrCompacted
+		if out.Prev, err = c.decoded(before); err != nil {
+			return nil, err
+		}
 	}
 	if e.Deleted {
 		out.Entry = out.Prev.at(e.Modified)
@@ -115,6 +115,21 @@ func (c *Cache) event(e *store.Event) (*Event, error) {
 	entry, err := c.decoded(&e.Record)
 	out.Entry = entry
 	return out, err
+}
+
+// before is the record that a change replaced.
+func (c *Cache) before(ctx context.Context, e *store.Event) (*store.Record, error) {
+	if e.Prev != nil {
+		return e.Prev, nil
+	}
+	page, err := c.cfg.Store.Read(ctx, store.Query{Key: e.Key, Revision: e.Modified - 1})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(page.Records) == 0:
+		return nil, store.ErrCompacted
+	}
+	return &page.Records[0], nil
 }
 
 // decoded makes an entry of a record's value.

@@ -42,7 +42,13 @@ const (
 )
 
 func versionKey(key string, revision int64) []byte {
-	b := make([]byte, 0, len(key)+10)
+	return appendVersionKey(make([]byte, 0, len(key)+versionKeyExtra), key, revision)
+}
+
+// versionKeyExtra is by how much a version's key is longer than the key.
+const versionKeyExtra = 10
+
+func appendVersionKey(b []byte, key string, revision int64) []byte {
 	b = append(b, tableVersions)
 	b = append(b, key...)
 	b = append(b, 0)
@@ -56,16 +62,21 @@ func splitVersionKey(b []byte) (key string, revision int64, err error) {
 	return string(b[1 : len(b)-9]), int64(^binary.BigEndian.Uint64(b[len(b)-8:])), nil
 }
 
-func logKey(revision int64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{tableLog}, uint64(revision))
+func logKey(revision int64) []byte { return appendLogKey(make([]byte, 0, 9), revision) }
+
+func appendLogKey(b []byte, revision int64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, tableLog), uint64(revision))
 }
 
 func expiryKey(at, revision int64) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{tableExpiry}, uint64(at)), uint64(revision))
 }
 
-// appendVersion encodes a version: flags, created, previous, expiry if any, value.
-func appendVersion(b []byte, v *version) []byte {
+// maxHeader bounds what appendHeader adds.
+const maxHeader = 1 + 3*binary.MaxVarintLen64
+
+// appendHeader encodes what is before the value of a version: flags, created, previous, expiry if any.
+func appendHeader(b []byte, v *version) []byte {
 	flags := byte(0)
 	if v.deleted {
 		flags |= flagDeleted
@@ -79,15 +90,24 @@ func appendVersion(b []byte, v *version) []byte {
 	if v.expires != 0 {
 		b = binary.AppendUvarint(b, uint64(v.expires))
 	}
-	return append(b, v.value...)
+	return b
 }
 
 var errMalformed = errors.New("malformed version")
 
-// decodeVersion decodes b; the value is a copy unless shared is allowed.
+// decodeVersion decodes b; the value is a copy.
 func decodeVersion(b []byte, revision int64) (version, error) {
+	v, value, err := decodeHeader(b, revision)
+	if err == nil && !v.deleted {
+		v.value = append([]byte{}, value...)
+	}
+	return v, err
+}
+
+// decodeHeader decodes what is before the value in b, and returns the value as the rest of b.
+func decodeHeader(b []byte, revision int64) (version, []byte, error) {
 	if len(b) == 0 {
-		return version{}, errMalformed
+		return version{}, nil, errMalformed
 	}
 	flags := b[0]
 	b = b[1:]
@@ -106,12 +126,9 @@ func decodeVersion(b []byte, revision int64) (version, error) {
 		v.expires = number()
 	}
 	if v.created < 0 || v.previous < 0 || v.expires < 0 {
-		return version{}, errMalformed
+		return version{}, nil, errMalformed
 	}
-	if !v.deleted {
-		v.value = append([]byte{}, b...)
-	}
-	return v, nil
+	return v, b, nil
 }
 
 // expiry is when a TTL that starts now ends, in Unix seconds, rounded up.

@@ -62,7 +62,9 @@ type Store struct {
 	// revision is the newest published one; compacted the newest that is forgotten.
 	revision, compacted atomic.Int64
 
-	feed *feed.Feed
+	feed  *feed.Feed
+	index index // of the sequencer
+	loads sync.WaitGroup
 
 	compacting sync.Mutex // serialises compactions
 	// swept is the revision below which no row of the log is left, as far as is known; compacting guards it.
@@ -120,8 +122,36 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
 	}
 	s.feed = feed.New(feed.Config{Revision: s.revision.Load(), Past: s.history, Current: s.acknowledged})
+	if err := s.startLoading(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
+	}
 	go s.sequence()
 	return s, nil
+}
+
+// startLoading fills the index with what is stored, beside the first writes.
+func (s *Store) startLoading() error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableVersions}, UpperBound: []byte{tableVersions + 1}})
+	if err != nil {
+		return err
+	}
+	loading := make(chan map[string]slot, 1)
+	s.index = index{slots: map[string]slot{}, loading: loading}
+	s.loads.Go(func() {
+		if err := s.load(it, loading); err != nil {
+			s.options.Log.Error("index keys", "error", err) // writes look their keys up, as before
+		}
+	})
+	return nil
+}
+
+func (s *Store) stopped() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // recover finds the newest revision and checks the format.
@@ -181,6 +211,7 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.done
+		s.loads.Wait()
 		s.feed.Close()
 		err = s.db.Close()
 	})

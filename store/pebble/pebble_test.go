@@ -272,27 +272,3 @@ func TestDecodeRefusesGarbage(t *testing.T) {
 		t.Error("a short key must be refused")
 	}
 }
-
-func BenchmarkCreate64(b *testing.B) {
-	s, err := Open(b.TempDir(), Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	value := make([]byte, 1024)
-	b.SetParallelism(32)
-	var n sync.Mutex
-	i := 0
-	b.RunParallel(func(p *testing.PB) {
-		for p.Next() {
-			n.Lock()
-			i++
-			key := fmt.Sprintf("/registry/configmaps/default/%d", i)
-			n.Unlock()
-			if _, err := s.Write(b.Context(), store.Op{Key: key, Value: value, Expect: store.Absent}); err != nil && !errors.Is(err, store.ErrConflict) {
-				b.Error(err)
-				return
-			}
-		}
-	})
-}

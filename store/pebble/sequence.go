@@ -72,52 +72,54 @@ func (s *Store) gather(first *write) []*write {
 func (s *Store) commit(batch []*write) {
 	b := s.db.NewBatch()
 	defer b.Close()
-	pending := make(map[string]*version, len(batch))
-	records := make(map[string]store.Record, len(batch))
 	revision := s.revision.Load()
 	events := make([]store.Event, 0, len(batch))
 	// Nobody hears anything before the batch is durable and can be read: a refusal tells of writes of the same batch.
 	answers := make([]answer, len(batch))
 	now := s.options.Now()
 	for i, w := range batch {
-		current, err := s.current(w.op.Key, pending)
+		current, err := s.slot(w.op.Key)
 		if err == nil {
 			err = condition(&w.op, current)
 		}
-		if err == nil && w.op.Value == nil && !exists(current) {
-			answers[i] = answer{record: store.Record{Key: w.op.Key}} // nothing to delete
+		if err == nil && w.op.Value == nil && current.revision == 0 {
+			answers[i].record.Key = w.op.Key // nothing to delete
 			continue
 		}
 		if err != nil {
-			answers[i] = answer{record: recordOf(w.op.Key, current), err: err}
+			answers[i].err = err
+			continue
+		}
+		next := following(&w.op, current, revision+1, now)
+		if err := put(b, w.op.Key, &next, current); err != nil {
+			answers[i].err = fmt.Errorf("write %s: %w", w.op.Key, err)
 			continue
 		}
 		revision++
-		next := following(&w.op, current, revision, now)
-		if err := put(b, w.op.Key, next, current); err != nil {
-			answers[i] = answer{err: fmt.Errorf("write %s: %w", w.op.Key, err)}
-			revision--
-			continue
-		}
-		e := store.Event{Record: recordOf(w.op.Key, next), Deleted: next.deleted}
-		e.Modified, e.Attachment = revision, w.op.Attachment
-		if exists(current) {
-			prev, known := records[w.op.Key]
-			if !known {
-				prev = recordOf(w.op.Key, current)
-			}
-			e.Prev = &prev
-		}
-		pending[w.op.Key], records[w.op.Key] = next, e.Record
+		s.index.set(w.op.Key, &next)
+		e := store.Event{Record: recordOf(w.op.Key, &next), Deleted: next.deleted}
+		answers[i].record = e.Record
+		e.Attachment = w.op.Attachment
 		events = append(events, e)
-		answers[i] = answer{record: e.Record}
 	}
 	if len(events) > 0 {
 		s.publish(b, events, revision, now)
 	}
 	for i, w := range batch {
+		if errors.Is(answers[i].err, store.ErrConflict) {
+			answers[i] = s.refusal(w.op.Key, answers[i].err)
+		}
 		w.answer <- answers[i]
 	}
+}
+
+// refusal is the answer to a write whose condition does not hold, with the record that is there.
+func (s *Store) refusal(key string, reason error) answer {
+	v, err := newest(s.db, key, 0)
+	if err != nil {
+		return answer{err: fmt.Errorf("read %s: %w", key, err)}
+	}
+	return answer{record: recordOf(key, v), err: reason}
 }
 
 // publish makes a batch durable and shows it to readers and watches.
@@ -135,33 +137,17 @@ func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, n
 
 func exists(v *version) bool { return v != nil && !v.deleted }
 
-// current is the newest version of a key, nil if it never was, with what the batch does before.
-func (s *Store) current(key string, pending map[string]*version) (*version, error) {
-	if v := pending[key]; v != nil {
-		return v, nil
-	}
-	v, err := newest(s.db, key, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	return v, nil
-}
-
-func condition(op *store.Op, current *version) error {
-	have := store.Absent
-	if exists(current) {
-		have = current.revision
-	}
-	if op.Expect == store.Any || op.Expect == have {
+func condition(op *store.Op, current slot) error {
+	if op.Expect == store.Any || op.Expect == current.revision {
 		return nil
 	}
-	return fmt.Errorf("write %s: expected revision %d, have %d: %w", op.Key, op.Expect, have, store.ErrConflict)
+	return fmt.Errorf("write %s: expected revision %d, have %d: %w", op.Key, op.Expect, current.revision, store.ErrConflict)
 }
 
-// following is the version that op makes of current.
-func following(op *store.Op, current *version, revision int64, now time.Time) *version {
-	next := &version{revision: revision, created: revision, value: op.Value, deleted: op.Value == nil}
-	if exists(current) {
+// following is the version that op makes of what is there.
+func following(op *store.Op, current slot, revision int64, now time.Time) version {
+	next := version{revision: revision, created: revision, value: op.Value, deleted: op.Value == nil}
+	if current.revision != 0 {
 		next.created, next.previous = current.created, current.revision
 	}
 	if !next.deleted {
@@ -171,12 +157,21 @@ func following(op *store.Op, current *version, revision int64, now time.Time) *v
 }
 
 // put adds a version to a batch; the expiry of the one that it replaces goes.
-func put(b *pebble.Batch, key string, v, replaced *version) error {
-	err := errors.Join(b.Set(versionKey(key, v.revision), appendVersion(nil, v), nil), b.Set(logKey(v.revision), []byte(key), nil))
+func put(b *pebble.Batch, key string, v *version, replaced slot) error {
+	var space [maxHeader]byte
+	header := appendHeader(space[:0], v)
+	row := b.SetDeferred(len(key)+versionKeyExtra, len(header)+len(v.value))
+	appendVersionKey(row.Key[:0], key, v.revision)
+	copy(row.Value[copy(row.Value, header):], v.value)
+	err := row.Finish()
+	log := b.SetDeferred(9, len(key))
+	appendLogKey(log.Key[:0], v.revision)
+	copy(log.Value, key)
+	err = errors.Join(err, log.Finish())
 	if v.expires != 0 {
 		err = errors.Join(err, b.Set(expiryKey(v.expires, v.revision), []byte(key), nil))
 	}
-	if replaced != nil && replaced.expires != 0 {
+	if replaced.expires != 0 {
 		err = errors.Join(err, b.Delete(expiryKey(replaced.expires, replaced.revision), nil))
 	}
 	return err

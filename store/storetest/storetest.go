@@ -251,13 +251,13 @@ func testWatch(t *testing.T, s store.Store, _ *Clock) {
 	put(t, s, "/p/b", "2")
 	last := remove(t, s, "/p/a")
 	events := next(t, w, 3)
-	if e := events[0]; string(e.Value) != "1" || e.Prev == nil || string(e.Prev.Value) != "0" || e.Attachment != any(attachment) {
+	if e := events[0]; string(e.Value) != "1" || before(t, s, e) != "0" || e.Attachment != any(attachment) {
 		t.Errorf("update: %+v", e)
 	}
 	if e := events[1]; e.Key != "/p/b" || e.Prev != nil || e.Created != e.Modified {
 		t.Errorf("creation: %+v", e)
 	}
-	if e := events[2]; !e.Deleted || e.Modified != last || e.Value != nil || e.Prev == nil || string(e.Prev.Value) != "1" {
+	if e := events[2]; !e.Deleted || e.Modified != last || e.Value != nil || before(t, s, e) != "1" {
 		t.Errorf("deletion: %+v", e)
 	}
 	put(t, s, "/q/b", "x")
@@ -265,6 +265,19 @@ func testWatch(t *testing.T, s store.Store, _ *Clock) {
 	if r, err := w.Progress(t.Context()); err != nil || r < newest {
 		t.Errorf("progress %d, %v, want at least %d", r, err, newest)
 	}
+}
+
+// before is the value that a change replaced, or nothing.
+func before(t *testing.T, s store.Store, e store.Event) string {
+	t.Helper()
+	if e.Prev != nil {
+		return string(e.Prev.Value)
+	}
+	p := read(t, s, store.Query{Key: e.Key, Revision: e.Modified - 1})
+	if len(p.Records) == 0 {
+		return ""
+	}
+	return string(p.Records[0].Value)
 }
 
 func testWatchFrom(t *testing.T, s store.Store, _ *Clock) {
@@ -281,8 +294,8 @@ func testWatchFrom(t *testing.T, s store.Store, _ *Clock) {
 			if want := revisions[from+1+i]; e.Modified != want || string(e.Value) != fmt.Sprint(from+1+i) {
 				t.Fatalf("from %d: event %d is %s=%s@%d, want revision %d", from, i, e.Key, e.Value, e.Modified, want)
 			}
-			if e.Prev == nil && from+1+i >= 10 {
-				t.Fatalf("from %d: event %d has no previous value", from, i)
+			if from+1+i >= 10 && i%50 == 0 && before(t, s, e) != fmt.Sprint(from+1+i-10) {
+				t.Fatalf("from %d: before event %d was %q", from, i, before(t, s, e))
 			}
 		}
 		w.Close()
