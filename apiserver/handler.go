@@ -48,6 +48,12 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		}
 		return
 	}
+	s.measure(w, r, reg, s.serveReachable)
+}
+
+// serveReachable answers a request for a path and method that the resource has.
+func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *registry) {
+	sc := scopeOf(r)
 	if isConnect(reg.kind, sc.info.subresource) {
 		if err := s.serveConnect(w, r, reg); err != nil {
 			writeError(w, r, err)
@@ -68,10 +74,8 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		recordRequest(sc.record, reg, q)
 	}
 	warnings = append(warnings, orphansWarning(q)...)
-	began := time.Now()
 	if q.Verb == "watch" {
 		stream, err := s.watch(r.Context(), q)
-		s.metrics.observe(q, err, time.Since(began))
 		if err != nil {
 			writeError(w, r, err)
 			return
@@ -81,7 +85,6 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		return
 	}
 	a, err := s.execute(r.Context(), sc.user, q)
-	s.metrics.observe(q, err, time.Since(began))
 	if err != nil {
 		if a != nil {
 			warnings = append(warnings, a.warnings...)

@@ -8,23 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/version"
-
 	"knarr.dev/store"
 )
-
-// Version is the Kubernetes version whose API is served, as /version tells it.
-func Version() version.Info {
-	return version.Info{
-		Major: "1", Minor: "36", EmulationMajor: "1", EmulationMinor: "36", MinCompatibilityMajor: "1", MinCompatibilityMinor: "35",
-		GitVersion: "v1.36.3+knarr", GitTreeState: "clean",
-		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
-	}
-}
 
 // check is one named part of health.
 type check struct {
@@ -35,34 +24,69 @@ type check struct {
 // healthKinds are the paths of health, with different checks each.
 func healthKinds() []string { return []string{"healthz", "livez", "readyz"} }
 
-// startChecks are the names that Kubernetes has for the steps of its start, which clients may ask for one by one. Here they are one step:
-// all caches are filled and the first objects made.
-func startChecks() []string {
-	return []string{
-		"poststarthook/start-apiserver-admission-initializer", "poststarthook/generic-apiserver-start-informers",
-		"poststarthook/priority-and-fairness-config-consumer", "poststarthook/priority-and-fairness-filter",
-		"poststarthook/storage-object-count-tracker-hook", "poststarthook/start-apiextensions-informers",
-		"poststarthook/start-apiextensions-controllers", "poststarthook/crd-informer-synced",
-		"poststarthook/start-system-namespaces-controller", "poststarthook/peer-endpoint-reconciler-controller",
-		"poststarthook/start-cluster-authentication-info-controller", "poststarthook/start-kube-apiserver-identity-lease-controller",
-		"poststarthook/start-kube-apiserver-identity-lease-garbage-collector", "poststarthook/storage-readiness",
-		"poststarthook/start-legacy-token-tracking-controller", "poststarthook/start-service-ip-repair-controllers",
-		"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes",
-		"poststarthook/priority-and-fairness-config-producer", "poststarthook/bootstrap-controller",
-		"poststarthook/start-kubernetes-service-cidr-controller", "poststarthook/start-kube-aggregator-informers",
-		"poststarthook/apiservice-status-local-available-controller", "poststarthook/apiservice-status-remote-available-controller",
-		"poststarthook/apiservice-registration-controller", "poststarthook/apiservice-discovery-controller",
-		"poststarthook/kube-apiserver-autoregistration", "autoregister-completion",
-		"poststarthook/apiservice-openapi-controller", "poststarthook/apiservice-openapiv3-controller",
+// healthTimeout is how long a check of health may take.
+const healthTimeout = 2 * time.Second
+
+// startChecks are the names that Kubernetes has for the steps of its start, which clients may ask for one by one, and what each waits for here:
+// the caches, the first objects, custom resources, aggregated servers.
+func (s *Server) startChecks() []check {
+	caches := func(ctx context.Context) error { return s.cachesFilled(ctx) }
+	made := func(context.Context) error {
+		if !s.isReady.Load() {
+			return errNotFinished
+		}
+		return nil
 	}
+	custom := func(context.Context) error {
+		if s.custom == nil {
+			return nil
+		}
+		select {
+		case <-s.custom.ready:
+			return nil
+		default:
+			return errNotFinished
+		}
+	}
+	var all []check
+	for _, one := range []struct {
+		run   func(context.Context) error
+		names []string
+	}{
+		{caches, []string{"start-apiserver-admission-initializer", "generic-apiserver-start-informers", "priority-and-fairness-config-consumer",
+			"priority-and-fairness-filter", "storage-object-count-tracker-hook"}},
+		{custom, []string{"start-apiextensions-informers", "start-apiextensions-controllers", "crd-informer-synced"}},
+		{made, []string{"start-system-namespaces-controller", "peer-endpoint-reconciler-controller", "start-cluster-authentication-info-controller",
+			"start-kube-apiserver-identity-lease-controller", "start-kube-apiserver-identity-lease-garbage-collector"}},
+		{caches, []string{"storage-readiness"}},
+		{made, []string{"start-legacy-token-tracking-controller", "start-service-ip-repair-controllers", "rbac/bootstrap-roles",
+			"scheduling/bootstrap-system-priority-classes", "priority-and-fairness-config-producer", "bootstrap-controller",
+			"start-kubernetes-service-cidr-controller", "start-kube-aggregator-informers",
+			"apiservice-status-local-available-controller", "apiservice-status-remote-available-controller", "apiservice-registration-controller",
+			"apiservice-discovery-controller", "kube-apiserver-autoregistration"}},
+		{made, []string{"autoregister-completion"}},
+		{made, []string{"apiservice-openapi-controller", "apiservice-openapiv3-controller"}},
+	} {
+		for _, name := range one.names {
+			if name != "autoregister-completion" {
+				name = "poststarthook/" + name
+			}
+			all = append(all, check{name, one.run})
+		}
+	}
+	return all
 }
+
+var errNotFinished = errors.New("not finished")
 
 // checks are the checks of a path of health, in order.
 func (s *Server) checks(path string) []check {
 	fine := func(context.Context) error { return nil }
 	stored := func(ctx context.Context) error {
-		_, err := s.cfg.Store.Read(ctx, store.Query{Key: "/registry/health"})
-		return err
+		if _, err := s.cfg.Store.Read(ctx, store.Query{Key: "/registry/health"}); err != nil {
+			return fmt.Errorf("error getting data from etcd: %w", err)
+		}
+		return nil
 	}
 	all := []check{{"ping", fine}, {"log", fine}}
 	if path == "readyz" {
@@ -70,22 +94,13 @@ func (s *Server) checks(path string) []check {
 	} else {
 		all = append(all, check{"loopback-serving-certificate", fine}, check{"etcd", stored})
 	}
-	for _, name := range startChecks() {
-		all = append(all, check{name, func(context.Context) error {
-			if !s.isReady.Load() {
-				return errors.New("not finished")
-			}
-			return nil
-		}})
-	}
+	all = append(all, s.startChecks()...)
 	if path == "readyz" {
 		all = append(all, check{"shutdown", func(context.Context) error {
-			select {
-			case <-s.stopped:
+			if s.stopping() {
 				return errors.New("process is shutting down")
-			default:
-				return nil
 			}
+			return nil
 		}})
 	}
 	return all
@@ -100,49 +115,60 @@ func (s *Server) cachesFilled(context.Context) error {
 	return nil
 }
 
-func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, kind, one string) {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+// serveHealth answers a path of health, or with the name of a check below it, that check alone.
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, path, one string) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	var out strings.Builder
-	excluded := r.URL.Query()["exclude"]
-	failed, found := false, one == ""
-	for _, c := range s.checks(kind) {
-		if one != "" && c.name != one {
-			continue
+	all := s.checks(path)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if one != "" {
+		i := slices.IndexFunc(all, func(c check) bool { return c.name == one })
+		if i < 0 {
+			http.NotFound(w, r)
+			return
 		}
-		found = true
-		if contains(excluded, c.name) {
+		if err := all[i].run(ctx); err != nil {
+			http.Error(w, "internal server error: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprint(w, "ok")
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	out, failed := s.runChecks(ctx, all, path, r.URL.Query()["exclude"])
+	switch {
+	case failed:
+		http.Error(w, fmt.Sprintf("%s%s check failed", out, path), http.StatusInternalServerError)
+	case r.URL.Query().Has("verbose"):
+		fmt.Fprintf(w, "%s%s check passed\n", out, path)
+	default:
+		fmt.Fprint(w, "ok")
+	}
+}
+
+// runChecks runs checks and tells the outcome of each in a line.
+func (s *Server) runChecks(ctx context.Context, all []check, path string, excluded []string) (told string, failed bool) {
+	var out strings.Builder
+	unknown := slices.Clone(excluded)
+	for _, c := range all {
+		if slices.Contains(excluded, c.name) {
+			unknown = slices.DeleteFunc(unknown, func(name string) bool { return name == c.name })
 			fmt.Fprintf(&out, "[+]%s excluded: ok\n", c.name)
 			continue
 		}
 		if err := c.run(ctx); err != nil {
 			failed = true
 			fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", c.name)
-			s.cfg.Log.Debug("health check failed", "check", c.name, "err", err)
+			s.cfg.Log.Info("health check failed", "path", path, "check", c.name, "err", err)
 			continue
 		}
 		fmt.Fprintf(&out, "[+]%s ok\n", c.name)
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	switch {
-	case !found:
-		http.NotFound(w, r)
-	case failed:
-		w.WriteHeader(http.StatusInternalServerError)
-		fmt.Fprintf(w, "%s%s check failed\n", out.String(), kind)
-	case one == "" && r.URL.Query().Has("verbose"):
-		fmt.Fprintf(w, "%s%s check passed\n", out.String(), kind)
-	default:
-		fmt.Fprint(w, "ok")
-	}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
+	if len(unknown) > 0 {
+		for i, name := range unknown {
+			unknown[i] = fmt.Sprintf("%q", name)
 		}
+		fmt.Fprintf(&out, "warn: some health checks cannot be excluded: no matches for %s\n", strings.Join(unknown, ","))
 	}
-	return false
+	return out.String(), failed
 }

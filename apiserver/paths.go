@@ -6,18 +6,17 @@ package apiserver
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/pprof"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/klog/v2"
 
 	"knarr.dev/api/codec"
@@ -30,8 +29,8 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case path == "" || path == "index.html":
 		writeObjectPlain(w, r, map[string]any{"paths": s.paths()})
-	case first == "healthz" || first == "livez" || first == "readyz":
-		s.serveHealth(w, r, first, strings.TrimSuffix(rest, "/"))
+	case slices.Contains(healthKinds(), first) && path != first+"/":
+		s.countPath(w, r, "/"+first, func(w http.ResponseWriter) { s.serveHealth(w, r, first, rest) })
 	case path == "version" || path == "version/":
 		if r.Method != http.MethodGet {
 			writeError(w, r, notAllowed())
@@ -40,11 +39,13 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 		info := Version()
 		writeObjectPlain(w, r, &info)
 	case path == "metrics":
-		promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+		s.serveMetrics(w, r)
 	case path == "metrics/slis":
 		s.serveHealthMetrics(w, r)
 	case path == "statusz":
-		s.serveStatus(w, r)
+		s.statusz().serve(w, r)
+	case path == "flagz":
+		s.flagz().serve(w, r)
 	case path == "debug/flags/v":
 		serveVerbosity(w, r)
 	case first == "debug" && serveProfile(w, r, rest):
@@ -74,7 +75,7 @@ func (s *Server) servesVersion(i *requestInfo) bool {
 func (s *Server) paths() []string {
 	all := map[string]bool{
 		"/.well-known/openid-configuration": true, "/openid/v1/jwks": true, "/api": true, "/apis": true, "/apis/": true,
-		"/metrics": true, "/metrics/slis": true, "/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/": true, "/statusz": true, "/version": true,
+		"/flagz": true, "/metrics": true, "/metrics/slis": true, "/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/": true, "/statusz": true, "/version": true,
 	}
 	for gv := range s.served.Load().versions {
 		if gv.Group == "" {
@@ -111,19 +112,12 @@ func (s *Server) serveHealthMetrics(w http.ResponseWriter, r *http.Request) {
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
-// serveStatus tells people about the process.
-func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
-	if !strings.Contains(acceptOf(r), "text/plain") && !strings.Contains(acceptOf(r), "*/*") && acceptOf(r) != "" {
-		writeError(w, r, onlyMedia("text/plain"))
-		return
-	}
-	up := time.Since(s.began)
-	v := Version()
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, "\napiserver statusz\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n\n"+
-		"Started:  %s\nUp:  %d hr %02d min %02d sec\nGo version:  %s\nBinary version:  %s\nEmulation version:  %s.%s\nPaths:  /healthz /livez /metrics /readyz /statusz /version\n",
-		s.began.UTC().Format(time.UnixDate), int(up.Hours()), int(up.Minutes())%60, int(up.Seconds())%60, v.GoVersion,
-		version.MustParseGeneric(v.GitVersion), v.EmulationMajor, v.EmulationMinor)
+// serveMetrics tells the figures of the server, of the other parts of the process, and of the process.
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Process-Start-Time-Unix", strconv.FormatInt(s.began.Unix(), 10))
+	promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics, s.metrics.process()}, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+	}).ServeHTTP(w, r)
 }
 
 // maxVerbosity bounds the body of a request that sets the verbosity.

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -65,7 +66,16 @@ type scope struct {
 	user     *call.Identity
 	// record is the request's audit record; nil, which is valid, if nothing is recorded.
 	record *audit.Record
+	// answer is what is counted of the answer.
+	answer measured
+	// outside is how long the request waited for others: webhooks, and its turn.
+	outside elsewhere
 }
+
+// elsewhere is time that others took, in nanoseconds.
+type elsewhere struct{ n atomic.Int64 }
+
+func (e *elsewhere) took() time.Duration { return time.Duration(e.n.Load()) }
 
 type scopeKey struct{}
 
@@ -128,6 +138,7 @@ func (s *Server) withAuthentication(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(authn.WithWarnings(r.Context(), func(text string) { addWarnings(w, []string{text}) }))
 		user, err := s.authenticate(r)
+		s.countAuthentication(scopeOf(r), user, r)
 		if err != nil {
 			s.cfg.Log.Debug("refused credentials", "path", r.URL.Path, "err", err)
 			s.auditUnauthenticated(r)
@@ -188,6 +199,7 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 		defer cancel()
 		done, ok := s.flow.queue(ctx, info.verb)
 		if !ok {
+			s.terminated(r, http.StatusTooManyRequests)
 			w.Header().Set("Retry-After", "1")
 			writeError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
 			return
@@ -211,7 +223,9 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 		sc := scopeOf(r)
 		a := sc.info.attributes()
 		a.User = sc.user
+		began := time.Now()
 		reason, err := s.decide(r.Context(), a)
+		s.countAuthorization(err, time.Since(began))
 		sc.record.Decided(err == nil, reason)
 		if err != nil {
 			writeError(w, r, err)

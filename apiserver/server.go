@@ -43,7 +43,11 @@ type Config struct {
 	Store store.Store
 	// Shared says that other servers write to the store too.
 	Shared bool
-	Kinds  []*resource.Kind
+	// StoreSize is how many bytes the store takes on disk; nil is unknown.
+	StoreSize func(context.Context) (int64, error)
+	// Flags are what the process was started with, by name, as /flagz tells them; nil is nothing.
+	Flags map[string]string
+	Kinds []*resource.Kind
 
 	// Authenticators are asked in order; a request that none recognises is anonymous.
 	Authenticators []authn.Authenticator
@@ -156,8 +160,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, hooks: map[hookKey]*hooks.Hook{},
-		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}), metrics: newMetrics(cfg.Metrics),
+		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}),
 		fields: fieldmanager.New(cfg.Kinds), flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
+	}
+	s.metrics = newMetrics(s)
+	s.cfg.Store = measureStore(cfg.Store, s.metrics.set, cfg.Kinds)
+	if err := cfg.Metrics.Register(s.metrics.set); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
 	}
 	if err := s.addKinds(cfg.Kinds); err != nil {
 		return nil, err
@@ -190,7 +199,7 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Routes are the paths that are served beside those of resources, in order; one that ends in "/" stands for all below it.
 func (s *Server) Routes() []string {
-	paths := []string{"/healthz", "/livez", "/readyz", "/version", "/metrics", "/debug/pprof/"}
+	paths := []string{"/healthz", "/livez", "/readyz", "/version", "/metrics", "/statusz", "/flagz", "/debug/pprof/"}
 	for path := range s.cfg.Paths {
 		paths = append(paths, path)
 	}
@@ -297,6 +306,16 @@ func (s *Server) start(ctx context.Context, failed <-chan error) error {
 	s.isReady.Store(true)
 	close(s.ready)
 	return nil
+}
+
+// stopping says that the server is on its way to its end.
+func (s *Server) stopping() bool {
+	select {
+	case <-s.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Server) httpServer() *http.Server {

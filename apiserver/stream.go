@@ -31,6 +31,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 		return
 	}
 	f := &framer{s: s, stream: stream, form: form}
+	k := stream.r.kind
+	sent, sizes := s.metrics.watchEvents.With(k.Group, k.Resource, k.Version), s.metrics.watchSizes.With(k.Group, k.Resource, k.Version)
 	var buf []byte
 	for {
 		events, err := stream.next(r.Context())
@@ -38,11 +40,14 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 			return
 		}
 		buf = buf[:0]
+		sent.Add(uint64(len(events)))
 		for _, e := range events {
+			before := len(buf)
 			if buf, err = f.append(buf, e); err != nil {
 				s.cfg.Log.Error("encode watch event", "kind", stream.r.kind.Kind, "err", err)
 				return
 			}
+			sizes.Observe(int64(len(buf) - before))
 			if len(buf) > 64<<10 {
 				if !send(w, control, buf) {
 					return

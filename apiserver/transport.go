@@ -5,7 +5,6 @@ package apiserver
 
 import (
 	"context"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
@@ -81,13 +80,15 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 		return nil, err
 	}
 	defer done()
-	if s.cfg.Audit == nil {
-		return t.do(ctx, q)
-	}
-	ctx, finish := t.audited(ctx, q)
-	result, err := t.do(ctx, q)
-	finish(result, err)
-	return result, err
+	return s.measureCall(q, func() (*call.Result, error) {
+		if s.cfg.Audit == nil {
+			return t.do(ctx, q)
+		}
+		ctx, finish := t.audited(ctx, q)
+		result, err := t.do(ctx, q)
+		finish(result, err)
+		return result, err
+	})
 }
 
 func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, error) {
@@ -100,9 +101,7 @@ func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, erro
 	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
 		q.FieldManager = managerFor(t.user)
 	}
-	began := time.Now()
 	a, err := s.execute(ctx, t.user, q)
-	s.metrics.observe(q, err, time.Since(began))
 	if err != nil {
 		return nil, err
 	}

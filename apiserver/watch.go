@@ -151,6 +151,7 @@ func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) e
 			}
 			return true
 		})
+		w.r.server.metrics.initEvents.With(w.r.hub.Group, w.r.hub.Resource).Add(uint64(len(w.pending)))
 		if q.SendInitialEvents != nil && q.AllowBookmarks {
 			w.pending = append(w.pending, w.bookmarkAt(s.Revision, true))
 		}

@@ -42,12 +42,14 @@ type Cluster struct {
 	parts   *supervisor
 	metrics *prometheus.Registry
 
-	store    store.Store
-	pki      *pki.Set
-	network  nodenet.Plan
-	listener net.Listener
-	server   *apiserver.Server
-	issuer   *authn.Issuer
+	store store.Store
+	// storeSize is how many bytes the store takes on disk.
+	storeSize func(context.Context) (int64, error)
+	pki       *pki.Set
+	network   nodenet.Plan
+	listener  net.Listener
+	server    *apiserver.Server
+	issuer    *authn.Issuer
 	// unauthorized is what is wrong with the configuration of authorization.
 	unauthorized error
 	// anonymousRules are those of the authentication configuration, nil for none.

@@ -83,6 +83,8 @@ type Config struct {
 
 	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
 
+	// Flags are what the program was started with, by name; /flagz tells them.
+	Flags map[string]string `yaml:"-"`
 	// InMemory keeps all objects in memory. DataDir then holds certificates alone.
 	InMemory bool `yaml:"-"`
 	// NoSockets serves clients in the same process only.

@@ -57,6 +57,7 @@ func (c *Cluster) startServer(ctx context.Context) error {
 func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config := apiserver.Config{
 		Store: c.store, Shared: c.config.Etcd.used(), Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
+		StoreSize: c.storeSize, Flags: c.config.Flags,
 		ServiceCIDR: c.serviceRange(), Listener: c.listener,
 	}
 	policy, err := authz.Bootstrap()

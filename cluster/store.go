@@ -70,7 +70,7 @@ func (c *Cluster) openStore(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.store = s
+		c.store, c.storeSize = s, s.Size
 		c.parts.onStop("store", s.Close)
 		return nil
 	}
@@ -83,7 +83,7 @@ func (c *Cluster) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.store = s
+	c.store, c.storeSize = s, s.Size
 	c.parts.onStop("store", s.Close)
 	return nil
 }

@@ -64,6 +64,8 @@ type Cache struct {
 	written *atomic.Int64 // the newest revision that this process knows to be written to the kind
 	closed  chan struct{} // by Close
 
+	received, initialized atomic.Int64
+
 	mu      sync.RWMutex
 	tree    *btree.BTreeG[*Entry]
 	history []*Event
@@ -223,12 +225,25 @@ func (c *Cache) catchUp(ctx context.Context, revision int64) error {
 	}
 }
 
+// Figures are what a cache did since it was made.
+type Figures struct {
+	// Initializations is how often it was filled from the store; Received how many events came, each of which is seen by all
+	// watchers; Capacity how many events are kept at most.
+	Initializations, Received, Capacity int64
+}
+
+// Figures returns what the cache did so far.
+func (c *Cache) Figures() Figures {
+	return Figures{Initializations: c.initialized.Load(), Received: c.received.Load(), Capacity: historyMax}
+}
+
 func (c *Cache) reset(tree *btree.BTreeG[*Entry], revision int64, w store.Watcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first += uint64(len(c.history))
 	c.tree, c.history, c.times, c.oldest, c.watcher = tree, nil, nil, revision, w
 	c.epoch++
+	c.initialized.Add(1)
 	c.publish(revision)
 	select {
 	case <-c.ready:
@@ -271,6 +286,7 @@ func (c *Cache) apply(events []store.Event) {
 	if len(events) == 0 {
 		return
 	}
+	c.received.Add(int64(len(events)))
 	made := make([]*Event, 0, len(events))
 	for i := range events {
 		e := &events[i]

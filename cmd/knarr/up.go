@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"knarr.dev/cluster"
 )
@@ -42,6 +43,13 @@ func (s *serving) bind(c *cobra.Command) {
 
 // load merges the configuration file with the flags, which win.
 func (s *serving) load(c *cobra.Command) error {
+	err := s.merge(c)
+	s.config.Flags = map[string]string{}
+	c.Flags().VisitAll(func(f *pflag.Flag) { s.config.Flags[f.Name] = f.Value.String() })
+	return err
+}
+
+func (s *serving) merge(c *cobra.Command) error {
 	if s.file == "" {
 		return s.config.Validate()
 	}

@@ -77,6 +77,15 @@ type Store struct {
 	once   sync.Once
 }
 
+// Size is how many bytes the store takes on the disk of one of etcd's members.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	status, err := s.client.Status(ctx, s.client.Endpoints()[0])
+	if err != nil {
+		return 0, fmt.Errorf("size: %w", err)
+	}
+	return status.DbSize, nil
+}
+
 // Open connects to a cluster and returns when it answers, or when ctx or 20 seconds end.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Timeout == 0 {

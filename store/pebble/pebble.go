@@ -73,6 +73,16 @@ type Store struct {
 	marks []mark
 }
 
+// Size is how many bytes the store takes on disk.
+func (s *Store) Size(context.Context) (int64, error) {
+	select {
+	case <-s.stop:
+		return 0, fmt.Errorf("size: %w", store.ErrClosed)
+	default:
+		return int64(s.db.Metrics().DiskSpaceUsage()), nil
+	}
+}
+
 type mark struct {
 	at       time.Time
 	revision int64

@@ -1,0 +1,240 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"knarr.dev/apiserver"
+	"knarr.dev/store"
+)
+
+func ask(h http.Handler, method, path, accept string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// breakable is a store whose reads fail when told to.
+type breakable struct {
+	store.Store
+	broken chan struct{}
+}
+
+func (b breakable) Read(ctx context.Context, q store.Query) (store.Page, error) {
+	select {
+	case <-b.broken:
+		return store.Page{}, context.DeadlineExceeded
+	default:
+		return b.Store.Read(ctx, q)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	broken := make(chan struct{})
+	s := startWith(t, func(c *apiserver.Config) { c.Store = breakable{c.Store, broken} })
+	for _, path := range []string{"/livez", "/readyz", "/healthz"} {
+		want, err := os.ReadFile("testdata" + path + ".txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := ask(s.Handler(), "GET", path+"?verbose", ""); w.Body.String() != string(want) {
+			t.Errorf("%s?verbose:\n%s", path, w.Body)
+		}
+	}
+	type row struct {
+		path string
+		code int
+		text string // what the answer is, or with "..." contains
+	}
+	check := func(rows []row) {
+		t.Helper()
+		for _, r := range rows {
+			w := ask(s.Handler(), "GET", r.path, "")
+			part, ok := strings.CutPrefix(r.text, "...")
+			if w.Code != r.code || !ok && w.Body.String() != r.text || ok && !strings.Contains(w.Body.String(), part) {
+				t.Errorf("%s: %d %q, want %d %q", r.path, w.Code, w.Body, r.code, r.text)
+			}
+		}
+	}
+	check([]row{
+		{"/livez", 200, "ok"},
+		{"/livez?exclude=etcd", 200, "ok"},
+		{"/livez?exclude=etcd&verbose", 200, "...[+]etcd excluded: ok\n"},
+		{"/livez?verbose&exclude=etcd&exclude=nothere", 200, "...ok\nwarn: some health checks cannot be excluded: no matches for \"nothere\"\nlivez check passed\n"},
+		{"/livez/etcd?verbose", 200, "ok"},
+		{"/livez/poststarthook/rbac/bootstrap-roles", 200, "ok"},
+		{"/readyz/informer-sync", 200, "ok"},
+		{"/livez/nothere", 404, "404 page not found\n"},
+		{"/livez/ping/", 404, "404 page not found\n"},
+		{"/livez/", 404, "404 page not found\n"},
+	})
+	close(broken)
+	check([]row{
+		{"/livez/etcd", 500, "internal server error: error getting data from etcd: context deadline exceeded\n"},
+		{"/livez", 500, "...[-]etcd failed: reason withheld\n"},
+		{"/livez", 500, "...\nlivez check failed\n"},
+		{"/livez?exclude=etcd", 200, "ok"},
+		{"/readyz?exclude=etcd", 500, "...[-]etcd-readiness failed: reason withheld\n"},
+	})
+}
+
+func TestPages(t *testing.T) {
+	s := startWith(t, func(c *apiserver.Config) { c.Flags = map[string]string{"v": "0", "data-dir": "/d"} })
+	const object, old = "application/json;v=v1beta1;g=config.k8s.io;as=", "application/yaml;v=v1alpha1;g=config.k8s.io;as="
+	for _, c := range []struct {
+		path, accept string
+		code         int
+		media        string
+		parts        []string
+	}{
+		{"/statusz", "", 200, "text/plain; charset=utf-8", []string{"\napiserver statusz\nWarning: ", "Binary version: 1.36.3\n", "Emulation version: 1.36\n"}},
+		{"/statusz", "*/*", 200, "text/plain; charset=utf-8", nil},
+		{"/statusz", object + "Statusz", 200, strings.Replace(object, "v=v1beta1;g=config.k8s.io", "g=config.k8s.io;v=v1beta1", 1) + "Statusz",
+			[]string{"{\n  \"kind\": \"Statusz\",\n  \"apiVersion\": \"config.k8s.io/v1beta1\",\n  \"metadata\": {\n    \"name\": \"apiserver\"\n  },\n  \"startTime\": \""}},
+		{"/flagz", object + "Flagz", 200, "application/json;g=config.k8s.io;v=v1beta1;as=Flagz", []string{"\"flags\": {\n    \"data-dir\": \"/d\",\n    \"v\": \"0\"\n  }\n}\n"}},
+		{"/flagz", old + "Flagz", 200, "application/yaml;g=config.k8s.io;v=v1alpha1;as=Flagz", []string{"flags:\n  data-dir: /d\n"}},
+		{"/flagz", "text/plain;q=0.5, " + object + "Statusz", 200, "text/plain; charset=utf-8", []string{"debugging purposes only.\ndata-dir:/d\nv:0\n"}},
+		{"/flagz", "application/json", 406, "application/json", []string{"only the following media types are accepted: application/json, application/yaml, text/plain"}},
+		{"/statusz", "application/json;v=v1;g=config.k8s.io;as=Statusz", 406, "application/json", nil},
+		{"/configz", "", 404, "text/plain; charset=utf-8", nil},
+	} {
+		w := ask(s.Handler(), "GET", c.path, c.accept)
+		if w.Code != c.code || w.Header().Get("Content-Type") != c.media {
+			t.Errorf("%s as %q: %d %q, want %d %q", c.path, c.accept, w.Code, w.Header().Get("Content-Type"), c.code, c.media)
+		}
+		for _, part := range c.parts {
+			if !strings.Contains(w.Body.String(), part) {
+				t.Errorf("%s as %q lacks %q:\n%s", c.path, c.accept, part, w.Body)
+			}
+		}
+		if warned := w.Header().Get("Warning") != ""; warned != strings.Contains(c.accept, "v1alpha1") {
+			t.Errorf("%s as %q: warning %q", c.path, c.accept, w.Header().Get("Warning"))
+		}
+	}
+}
+
+// TestMetrics compares the metrics with those of Kubernetes' own API server, recorded as name, type and labels.
+func TestMetrics(t *testing.T) {
+	s := start(t)
+	tr := local(s)
+	create(t, tr, "a", nil)
+	for _, path := range []string{"/api/v1/namespaces/default/configmaps/a", "/api/v1/configmaps", "/livez", "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1"} {
+		ask(s.Handler(), "GET", path, "")
+	}
+	families := familiesOf(text(s))
+	recorded, err := os.ReadFile("testdata/metrics.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent := map[string]bool{}
+	for _, name := range notMeaningful {
+		absent[name] = true
+	}
+	for line := range strings.Lines(string(recorded)) {
+		fields := strings.Fields(line)
+		labels := ""
+		if len(fields) == 3 {
+			labels = fields[2]
+		}
+		f := families[fields[0]]
+		if f == nil {
+			if !absent[fields[0]] {
+				t.Errorf("no metric %s", strings.TrimSpace(line))
+			}
+			continue
+		}
+		if absent[fields[0]] {
+			t.Errorf("%s is there and listed as not meaningful", fields[0])
+		}
+		if f.kind != fields[1] {
+			t.Errorf("%s is a %s, want %s", fields[0], f.kind, fields[1])
+		}
+		if have := strings.Join(f.sorted(), ","); have != labels {
+			t.Errorf("%s has labels %s, want %s", fields[0], have, labels)
+		}
+	}
+}
+
+type family struct {
+	kind   string
+	labels map[string]bool
+}
+
+func (f *family) sorted() (names []string) {
+	for name := range f.labels {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// familiesOf reads the text form of metrics.
+func familiesOf(text string) map[string]*family {
+	label := regexp.MustCompile(`[{,]([a-z_]+)="`)
+	out := map[string]*family{}
+	var now *family
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "# TYPE"):
+			now = &family{kind: fields[3], labels: map[string]bool{}}
+			out[fields[2]] = now
+		case !strings.HasPrefix(line, "#"):
+			for _, m := range label.FindAllStringSubmatch(line, -1) {
+				if m[1] != "le" && m[1] != "quantile" {
+					now.labels[m[1]] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+// notMeaningful are metrics of Kubernetes' API server for what this one does not do, or does in another way.
+var notMeaningful = []string{
+	"aggregator_discovery_aggregation_count_total", "aggregator_discovery_nopeer_requests_total", "aggregator_discovery_peer_aggregated_cache_hits_total",
+	"aggregator_discovery_peer_aggregated_cache_misses_total", "aggregator_unavailable_apiservice",
+	"apiextensions_apiserver_validation_ratcheting_seconds", "apiserver_admission_controller_admission_duration_seconds",
+	"apiserver_admission_step_admission_duration_seconds", "apiserver_admission_step_admission_duration_seconds_summary", "apiserver_audit_event_total",
+	"apiserver_audit_requests_rejected_total", "apiserver_cache_list_fetched_objects_total", "apiserver_cache_list_returned_objects_total",
+	"apiserver_cache_list_total", "apiserver_cel_compilation_duration_seconds", "apiserver_cel_evaluation_duration_seconds",
+	"apiserver_current_inqueue_requests", "apiserver_envelope_encryption_dek_cache_fill_percent", "apiserver_kube_aggregator_x509_insecure_sha1_total",
+	"apiserver_kube_aggregator_x509_missing_san_total", "apiserver_nodeport_repair_reconcile_errors_total", "apiserver_request_body_size_bytes",
+	"apiserver_request_timestamp_comparison_time", "apiserver_requested_deprecated_apis", "apiserver_resource_size_estimate_bytes",
+	"apiserver_selfrequest_total", "apiserver_storage_data_key_generation_duration_seconds", "apiserver_storage_data_key_generation_failures_total",
+	"apiserver_storage_envelope_transformation_cache_misses_total", "apiserver_storage_list_evaluated_objects_total",
+	"apiserver_storage_list_fetched_objects_total", "apiserver_storage_list_returned_objects_total", "apiserver_storage_list_total",
+	"apiserver_storage_size_bytes", "apiserver_validation_declarative_validation_mismatch_total",
+	"apiserver_validation_declarative_validation_panic_total", "apiserver_validation_duplicate_validation_error_total",
+	"apiserver_watch_cache_consistent_read_total", "apiserver_watch_cache_read_wait_seconds", "apiserver_watch_list_duration_seconds",
+	"apiserver_webhooks_x509_insecure_sha1_total", "apiserver_webhooks_x509_missing_san_total", "authentication_token_cache_active_fetch_count",
+	"authentication_token_cache_fetch_total", "authentication_token_cache_request_duration_seconds", "authentication_token_cache_request_total",
+	"cardinality_enforcement_unexpected_categorizations_total", "disabled_metrics_total", "etcd_bookmark_total", "etcd_lease_object_counts",
+	"field_validation_request_duration_seconds", "grpc_client_handled_total", "grpc_client_msg_received_total", "grpc_client_msg_sent_total",
+	"grpc_client_started_total", "hidden_metrics_total", "kube_apiserver_clusterip_allocator_allocated_ips",
+	"kube_apiserver_clusterip_allocator_allocation_duration_seconds", "kube_apiserver_clusterip_allocator_allocation_total",
+	"kube_apiserver_clusterip_allocator_available_ips", "kube_apiserver_nodeport_allocator_allocated_ports",
+	"kube_apiserver_nodeport_allocator_available_ports", "kubernetes_feature_enabled", "pod_security_evaluations_total", "pod_security_exemptions_total",
+	"registered_metrics_total", "rest_client_exec_plugin_certificate_rotation_age", "rest_client_exec_plugin_ttl_seconds",
+	"rest_client_request_duration_seconds", "rest_client_request_size_bytes", "rest_client_requests_total", "rest_client_response_size_bytes",
+	"rest_client_transport_cache_entries", "rest_client_transport_cert_rotation_gc_calls_total", "rest_client_transport_create_calls_total",
+	"serviceaccount_invalid_legacy_auto_token_uses_total", "serviceaccount_legacy_auto_token_uses_total", "serviceaccount_legacy_manual_token_uses_total",
+	"serviceaccount_legacy_tokens_total", "serviceaccount_stale_tokens_total", "serviceaccount_valid_tokens_total", "workqueue_adds_total",
+	"workqueue_depth", "workqueue_longest_running_processor_seconds", "workqueue_queue_duration_seconds", "workqueue_retries_total",
+	"workqueue_unfinished_work_seconds", "workqueue_work_duration_seconds",
+}
+
+func text(s *apiserver.Server) string { return ask(s.Handler(), "GET", "/metrics", "").Body.String() }
