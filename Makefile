@@ -8,7 +8,7 @@ V            := k8s.io/component-base/version
 LDFLAGS      := -s -w -X main.version=$(VERSION) -X $(V).gitVersion=$(KUBE_VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=36
 # Managed fields are shared between the objects that have the same.
 export GOFLAGS += -tags=fieldsv1string
-PACKAGES     := containerd containernetworking-plugins nftables conntrack iproute2 busybox-static
+PACKAGES     := containerd containernetworking-plugins nftables conntrack iproute2 busybox-static python3-kubernetes
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10

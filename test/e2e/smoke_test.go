@@ -1,0 +1,43 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// TestClients runs other people's clients against one cluster of a real node. What is written in Go is in the modules below folder
+// clients, so that Knarr does not depend on it.
+func TestClients(t *testing.T) {
+	requireNode(t)
+	archives := imageArchives(t)
+	c := cluster{startServer(t, "up", "--node-name", "node",
+		"--pod-cidr", "10.152.0.0/16", "--service-cidr", "10.153.0.0/16", "--node-cidr", "10.154.0.0/16",
+		"--image", archives[0], "--image", archives[1])}
+	t.Run("python3-kubernetes", func(t *testing.T) {
+		c.client(t, "clients/python", "/usr/bin/python3", "-W", "ignore", "-m", "unittest", "-v", "smoke_test")
+	})
+}
+
+// client runs a program that finds the cluster by the variable KUBECONFIG.
+func (c cluster) client(t *testing.T, dir, program string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "KUBECONFIG="+c.kubeconfig(), "PYTHONDONTWRITEBYTECODE=1")
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%s: %v\n%s\n%s", program, err, out.String(), c.dump(t))
+		return
+	}
+	t.Logf("%s", out.String())
+}
