@@ -187,7 +187,8 @@ func (r *registry) listState(ctx context.Context, q *call.Request, prefix string
 	return s, "", err
 }
 
-// exact is the state at a revision: from the cache if its history reaches so far, else from the store.
+// exact is the state at a revision: from the cache if its history reaches so far, else from the store. What the store has forgotten
+// is gone, even if the cache could tell: so pages of a list end with the history on every server.
 func (r *registry) exact(ctx context.Context, revision int64) (*watchcache.Snapshot, error) {
 	newest, err := r.cache.Fresh(ctx)
 	if err != nil {
@@ -196,8 +197,10 @@ func (r *registry) exact(ctx context.Context, revision int64) (*watchcache.Snaps
 	if revision > newest.Revision {
 		return nil, tooLargeError(revision, newest.Revision)
 	}
-	s, err := r.cache.At(revision)
-	if !errors.Is(err, watchcache.ErrGone) {
+	if s, err := r.cache.At(revision); !errors.Is(err, watchcache.ErrGone) {
+		if err == nil && revision < newest.Revision {
+			_, err = r.server.cfg.Store.Read(ctx, store.Query{Key: r.hub.Key("", ""), Revision: revision}) // no such key
+		}
 		return s, err
 	}
 	page, err := r.server.cfg.Store.Read(ctx, store.Query{Key: r.hub.Key("", ""), Prefix: true, Revision: revision})
