@@ -277,6 +277,11 @@ func (c *collector) collect(ctx context.Context, uid types.UID) error {
 		}
 		return c.dropOwners(ctx, n, gone)
 	case deleteForeground:
+		if slices.ContainsFunc(dependents, func(d *node) bool { return d.deleting && d.foreground }) { // perhaps one of its owners: they would wait for each other
+			if err := c.unblock(ctx, n); err != nil {
+				return err
+			}
+		}
 		policy := metav1.DeletePropagationForeground
 		if len(dependents) == 0 {
 			policy = metav1.DeletePropagationBackground
@@ -415,6 +420,17 @@ func (c *collector) delete(ctx context.Context, n *node, policy metav1.DeletionP
 func (c *collector) dropOwners(ctx context.Context, n *node, gone map[types.UID]bool) error {
 	return c.change(ctx, n, func(o resource.Object) {
 		o.SetOwnerReferences(slices.DeleteFunc(o.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return gone[ref.UID] }))
+	})
+}
+
+// unblock lets the owners of an object go before it.
+func (c *collector) unblock(ctx context.Context, n *node) error {
+	return c.change(ctx, n, func(o resource.Object) {
+		owners := slices.Clone(o.GetOwnerReferences())
+		for i := range owners {
+			owners[i].BlockOwnerDeletion = new(bool)
+		}
+		o.SetOwnerReferences(owners)
 	})
 }
 

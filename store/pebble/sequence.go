@@ -119,6 +119,9 @@ func (s *Store) refusal(key string, reason error) answer {
 	if err != nil {
 		return answer{err: fmt.Errorf("read %s: %w", key, err)}
 	}
+	if !exists(v) { // of a deleted key nothing is told
+		v = nil
+	}
 	return answer{record: recordOf(key, v), err: reason}
 }
 

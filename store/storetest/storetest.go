@@ -161,7 +161,7 @@ func testConditions(t *testing.T, s store.Store, _ *Clock) {
 	if _, err := s.Write(ctx, store.Op{Key: "/a", Expect: b.Modified}); err != nil {
 		t.Errorf("delete: %v", err)
 	}
-	if have, err := s.Write(ctx, store.Op{Key: "/a", Value: []byte("4"), Expect: b.Modified}); !errors.Is(err, store.ErrConflict) || have.Value != nil {
+	if have, err := s.Write(ctx, store.Op{Key: "/a", Value: []byte("4"), Expect: b.Modified}); !errors.Is(err, store.ErrConflict) || have.Value != nil || have.Modified != 0 {
 		t.Errorf("update of a deleted key: %+v, %v", have, err)
 	}
 	if _, err := s.Write(ctx, store.Op{Key: "/a", Value: make([]byte, store.MaxValueBytes+1), Expect: store.Any}); !errors.Is(err, store.ErrTooLarge) {
