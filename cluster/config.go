@@ -78,6 +78,8 @@ type Config struct {
 	Etcd EtcdConfig `yaml:",inline"`
 	// Security says who is recognised and what they may do.
 	Security SecurityConfig `yaml:",inline"`
+	// Admission says which admission plug-ins act, and how.
+	Admission AdmissionConfig `yaml:",inline"`
 	// Audit says what is recorded, and where.
 	Audit AuditConfig `yaml:",inline"`
 
@@ -216,6 +218,7 @@ func (c Config) Validate() error {
 		bad("kubeletPort", "%d is not a port", c.KubeletPort)
 	}
 	c.Security.validate(bad)
+	c.Admission.validate(bad)
 	c.Audit.validate(bad)
 	if c.ContainerRuntimeEndpoint != "" && c.Nodes > 1 {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)

@@ -87,6 +87,10 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		return config, err
 	}
 	config.Bootstrap = append(config.Bootstrap, trusted, apiserver.Bootstrap{Kind: core.ConfigMaps.Kind, Object: accounttoken.Tracking(time.Now())})
+	admitting, err := c.config.Admission.load()
+	if err != nil {
+		return config, err
+	}
 	var authorizer authz.Authorizer // the server calls these in order
 	config.Authorizer = func(r admission.Reader) authz.Authorizer {
 		identities.Objects.Bind(r)
@@ -94,7 +98,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		return authorizer
 	}
 	config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
-		return admission.Steps(r, w, admission.Config{Authorizer: authorizer})
+		return admission.Steps(r, w, admission.Config{Authorizer: authorizer, Plugins: c.config.Admission.plugins(), Configuration: *admitting})
 	}
 	var streams *stream.Handler
 	config.Hooks = func(objects hooks.Store) []hooks.Hook {

@@ -162,6 +162,18 @@ func InScope(quota *corev1.ResourceQuota, o resource.Object) bool {
 	return true
 }
 
+// Matches tells whether one scope selects an object.
+func Matches(scope *corev1.ScopedResourceSelectorRequirement, o resource.Object) bool {
+	pod, ok := o.(*corev1.Pod)
+	return ok && podInScope(pod, scope)
+}
+
+// HasScope tells whether a quota is about a scope.
+func HasScope(quota *corev1.ResourceQuota, scope corev1.ResourceQuotaScope) bool {
+	return slices.Contains(quota.Spec.Scopes, scope) || quota.Spec.ScopeSelector != nil &&
+		slices.ContainsFunc(quota.Spec.ScopeSelector.MatchExpressions, func(m corev1.ScopedResourceSelectorRequirement) bool { return m.ScopeName == scope })
+}
+
 func podInScope(pod *corev1.Pod, scope *corev1.ScopedResourceSelectorRequirement) bool {
 	switch scope.ScopeName {
 	case corev1.ResourceQuotaScopeTerminating:

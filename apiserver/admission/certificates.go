@@ -18,39 +18,54 @@ import (
 	"knarr.dev/apiserver/authz"
 )
 
-// certificateRequests notes who asked for a certificate, refuses certificates of the superuser, and lets only those approve
-// and sign who have the verbs approve and sign for the signer. In Kubernetes these are CertificateApproval,
-// CertificateSigning and CertificateSubjectRestriction.
+// certificateRequests notes who asked for a certificate.
+func certificateRequests() Step {
+	kind := certificates.CertificateSigningRequests
+	return Step{Name: "CertificateRequests", Mutate: func(_ context.Context, r *Request) error {
+		if creates(r, kind.Kind) {
+			requestedBy(kind.Cast(r.Object), r)
+		}
+		return nil
+	}}
+}
+
+// certificateApproval lets only those approve who have the verb approve for the signer.
 //
 // See https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#authorization.
-func certificateRequests(authorizer authz.Authorizer) Step {
+func certificateApproval(authorizer authz.Authorizer) Step {
 	kind := certificates.CertificateSigningRequests
-	return Step{
-		Name: "CertificateRequests",
-		Mutate: func(_ context.Context, r *Request) error {
-			if creates(r, kind.Kind) {
-				requestedBy(kind.Cast(r.Object), r)
-			}
+	return Step{Name: "CertificateApproval", Validate: func(ctx context.Context, r *Request) error {
+		if r.Kind != kind.Kind || r.Verb != "update" || r.Subresource != "approval" {
 			return nil
-		},
-		Validate: func(ctx context.Context, r *Request) error {
-			switch {
-			case r.Kind != kind.Kind:
-				return nil
-			case creates(r, kind.Kind):
-				return refuseSuperuser(r, kind.Cast(r.Object))
-			case r.Verb == "update" && r.Subresource == "approval":
-				return maySign(ctx, authorizer, r, "approve", kind.Cast(r.Old))
-			case r.Verb == "update" && r.Subresource == "status":
-				obj, old := kind.Cast(r.Object), kind.Cast(r.Old)
-				if bytes.Equal(obj.Status.Certificate, old.Status.Certificate) && equality.Semantic.DeepEqual(obj.Status.Conditions, old.Status.Conditions) {
-					return nil
-				}
-				return maySign(ctx, authorizer, r, "sign", old)
-			}
+		}
+		return maySign(ctx, authorizer, r, "approve", kind.Cast(r.Old))
+	}}
+}
+
+// certificateSigning lets only those sign who have the verb sign for the signer.
+func certificateSigning(authorizer authz.Authorizer) Step {
+	kind := certificates.CertificateSigningRequests
+	return Step{Name: "CertificateSigning", Validate: func(ctx context.Context, r *Request) error {
+		if r.Kind != kind.Kind || r.Verb != "update" || r.Subresource != "status" {
 			return nil
-		},
-	}
+		}
+		obj, old := kind.Cast(r.Object), kind.Cast(r.Old)
+		if bytes.Equal(obj.Status.Certificate, old.Status.Certificate) && equality.Semantic.DeepEqual(obj.Status.Conditions, old.Status.Conditions) {
+			return nil
+		}
+		return maySign(ctx, authorizer, r, "sign", old)
+	}}
+}
+
+// certificateSubject refuses certificates of the superuser.
+func certificateSubject() Step {
+	kind := certificates.CertificateSigningRequests
+	return Step{Name: "CertificateSubjectRestriction", Validate: func(_ context.Context, r *Request) error {
+		if !creates(r, kind.Kind) {
+			return nil
+		}
+		return refuseSuperuser(r, kind.Cast(r.Object))
+	}}
 }
 
 // requestedBy writes who asks into the request; whatever the client wrote there is lost.

@@ -30,12 +30,16 @@ type dynamic struct {
 	reader     Reader
 	authorizer authz.Authorizer
 	compiler   expression.Compiler
-	client     *webhook.Client
+	mutating   *webhook.Client
+	validating *webhook.Client
 	now        func() time.Time
 }
 
-func newDynamic(reader Reader, authorizer authz.Authorizer, now func() time.Time) *dynamic {
-	return &dynamic{reader: reader, authorizer: authorizer, client: webhook.New(reader), now: now}
+func newDynamic(reader Reader, cfg *Config) *dynamic {
+	return &dynamic{
+		reader: reader, authorizer: cfg.Authorizer, now: cfg.Now,
+		mutating: webhook.New(reader).WithCredentials(cfg.MutatingWebhooks), validating: webhook.New(reader).WithCredentials(cfg.ValidatingWebhooks),
+	}
 }
 
 // inForce is what was made of the policies or bindings that were last read.

@@ -27,14 +27,15 @@ const reservationLifetime = 10 * time.Second
 // What is used is the sum over the objects that there are, or the quota's status where that says more, and the writes under
 // way: between the check and the moment when the object shows in the cache, a reservation stands for it. Checks in one
 // namespace happen one after another, so no two writes take the last piece.
-func resourceQuota(reader Reader, now func() time.Time) Step {
-	q := &quotas{reader: reader, now: now, namespaces: map[string]*quotaNamespace{}}
+func resourceQuota(reader Reader, now func() time.Time, limited []LimitedResource) Step {
+	q := &quotas{reader: reader, now: now, limited: limited, namespaces: map[string]*quotaNamespace{}}
 	return Step{Name: "ResourceQuota", Validate: q.check}
 }
 
 type quotas struct {
-	reader Reader
-	now    func() time.Time
+	reader  Reader
+	now     func() time.Time
+	limited []LimitedResource
 
 	mu         sync.Mutex // guards the map; it holds only namespaces with reservations
 	namespaces map[string]*quotaNamespace
@@ -88,12 +89,15 @@ func (q *quotas) check(ctx context.Context, r *Request) error {
 		list = append(list, core.ResourceQuotas.Cast(o))
 		return true
 	})
-	if err != nil || len(list) == 0 {
+	if err != nil || len(list) == 0 && len(q.limited) == 0 {
 		return err
 	}
 	wanted := quota.Usage(r.Kind, r.Object, q.now())
 	if r.Verb == "update" && r.Old != nil {
 		wanted = grown(quota.Usage(r.Kind, r.Old, q.now()), wanted)
+	}
+	if err := q.covered(r, list, wanted); err != nil || len(list) == 0 {
+		return err
 	}
 	n := q.acquire(r.Namespace)
 	n.mu.Lock()

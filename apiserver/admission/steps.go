@@ -6,6 +6,7 @@ package admission
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,43 +22,62 @@ type Config struct {
 	Now func() time.Time
 	// Authorizer answers who may grant roles (the verbs escalate and bind); authz.New over the reader if nil.
 	Authorizer authz.Authorizer
-	// PodSecurity holds pods to the Pod Security Standards.
-	PodSecurity PodSecurity
+	// Plugins chooses the steps.
+	Plugins Plugins
+	// Configuration tunes single steps.
+	Configuration
 }
 
 // Steps returns the admission steps in the order in which Kubernetes runs its plug-ins: a step may rely on what those before
 // it filled in, and ResourceQuota is last because it reserves what nothing after it refuses.
-func Steps(reader Reader, _ Writer, cfg Config) []Step {
+func Steps(reader Reader, writer Writer, cfg Config) []Step {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = authz.New(reader)
 	}
-	policies := newDynamic(reader, cfg.Authorizer, cfg.Now)
-	return []Step{
+	policies := newDynamic(reader, &cfg)
+	all := []Step{
+		namespaceAutoProvision(reader, writer),
 		namespaceLifecycle(reader),
+		namespaceExists(reader),
+		antiAffinityTopology(),
 		limitRanger(reader),
 		serviceAccount(reader),
 		nodeRestriction(reader, cfg.Authorizer),
 		taintNodesByCondition(),
+		alwaysPullImages(),
 		podSecurity(reader, cfg.PodSecurity, cfg.Now),
+		podNodeSelector(reader, cfg.NodeSelectors),
 		priority(reader),
 		defaultTolerationSeconds(),
+		podTolerationRestriction(reader, cfg.Tolerations),
+		eventRateLimit(cfg.EventLimits, cfg.Now),
+		extendedResourceToleration(),
 		defaultStorageClass(reader),
 		storageProtection(),
+		ownerReferences(reader, cfg.Authorizer),
 		claimResize(reader),
 		runtimeClass(reader),
 		roleGrants(reader, cfg.Authorizer),
-		certificateRequests(cfg.Authorizer),
+		certificateRequests(),
+		certificateApproval(cfg.Authorizer),
+		certificateSigning(cfg.Authorizer),
+		certificateSubject(),
 		defaultIngressClass(reader),
+		denyExternalIPs(),
 		podTopologyLabels(reader),
+		declaredFeatures(reader),
+		podResize(reader),
 		policies.mutatingPolicies(),
 		policies.mutatingWebhooks(),
 		policies.validatingPolicies(),
 		policies.validatingWebhooks(),
-		resourceQuota(reader, cfg.Now),
+		resourceQuota(reader, cfg.Now, cfg.LimitedResources),
+		alwaysDeny(),
 	}
+	return slices.DeleteFunc(all, func(s Step) bool { return !cfg.Plugins.acts(s.Name) })
 }
 
 // forbidden is the error of a step that refuses. It names what the object will be called as far as that is known.

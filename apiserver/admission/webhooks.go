@@ -132,7 +132,7 @@ func (r *Request) annotateHook(kind, round string, h *hook, mutated bool) {
 }
 
 func (d *dynamic) callMutating(ctx context.Context, r *Request, h *hook, form *resource.Kind, round string) (bool, error) {
-	response, err := d.call(ctx, r, h, form)
+	response, err := d.call(ctx, d.mutating, r, h, form)
 	if err != nil {
 		return false, err
 	}
@@ -251,7 +251,7 @@ func (d *dynamic) validateBy(ctx context.Context, r *Request, calls []*validatio
 	}
 	var wg sync.WaitGroup
 	for _, c := range calls {
-		wg.Go(func() { c.response, c.err = d.call(ctx, r, c.hook, c.form) })
+		wg.Go(func() { c.response, c.err = d.call(ctx, d.validating, r, c.hook, c.form) })
 	}
 	wg.Wait()
 	var first error
@@ -372,7 +372,7 @@ func denial(h *hook, response *reviewv1.AdmissionResponse) error {
 }
 
 // call sends a review to a webhook. Errors are callErrors, or API errors about what was asked for.
-func (d *dynamic) call(ctx context.Context, r *Request, h *hook, form *resource.Kind) (*reviewv1.AdmissionResponse, error) {
+func (d *dynamic) call(ctx context.Context, client *webhook.Client, r *Request, h *hook, form *resource.Kind) (*reviewv1.AdmissionResponse, error) {
 	if r.DryRun && h.spec.SideEffects != nil && *h.spec.SideEffects != admissionv1.SideEffectClassNone && *h.spec.SideEffects != admissionv1.SideEffectClassNoneOnDryRun {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("admission webhook %q does not support dry run", h.spec.Name))
 	}
@@ -393,7 +393,7 @@ func (d *dynamic) call(ctx context.Context, r *Request, h *hook, form *resource.
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	answer, err := d.client.Post(ctx, &h.target, "timeout="+timeout.String(), body)
+	answer, err := client.Post(ctx, &h.target, "timeout="+timeout.String(), body)
 	var response *reviewv1.AdmissionResponse
 	if err == nil {
 		response, err = reviewed(answer, version)

@@ -67,7 +67,8 @@ type Target struct {
 
 // Client calls servers.
 type Client struct {
-	reader Reader
+	reader      Reader
+	credentials *Credentials // nil is none
 
 	mu      sync.Mutex
 	servers map[string]*http.Client
@@ -76,6 +77,12 @@ type Client struct {
 
 // New returns a client that finds Services with reader.
 func New(reader Reader) *Client { return &Client{reader: reader, servers: map[string]*http.Client{}} }
+
+// WithCredentials makes a new client show what a file of credentials says.
+func (c *Client) WithCredentials(credentials *Credentials) *Client {
+	c.credentials = credentials
+	return c
+}
 
 // Post sends body and returns the answer. query is added to the URL. Errors are those of net/http, or API errors for
 // answers other than 200.
@@ -98,6 +105,9 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "application/json, */*")
 	request.Header.Set("User-Agent", "kube-apiserver-admission")
+	if err := c.credentials.of(request.URL.Host).show(request); err != nil {
+		return nil, err
+	}
 	response, err := server.Do(request)
 	if err != nil {
 		return nil, err
@@ -146,6 +156,9 @@ func (c *Client) server(t *Target, address string) (*http.Client, error) {
 		return s, nil
 	}
 	secured := &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
+	if shown := c.credentials.of(u.Host); shown != nil {
+		secured.Certificates = shown.certificates
+	}
 	if len(t.CABundle) > 0 {
 		secured.RootCAs = x509.NewCertPool()
 		if !secured.RootCAs.AppendCertsFromPEM(t.CABundle) {

@@ -60,6 +60,15 @@ func securityFlags(c *cluster.SecurityConfig) []flag {
 	}
 }
 
+// admissionFlags are named as those of kube-apiserver.
+func admissionFlags(c *cluster.AdmissionConfig) []flag {
+	return []flag{
+		{"enable-admission-plugins", "admission plug-ins that act beside the usual ones", &c.EnablePlugins},
+		{"disable-admission-plugins", "admission plug-ins that do not act", &c.DisablePlugins},
+		{"admission-control-config-file", "`FILE` that configures admission plug-ins (apiserver.config.k8s.io AdmissionConfiguration)", &c.ConfigFile},
+	}
+}
+
 // auditFlags are named as those of kube-apiserver.
 func auditFlags(c *cluster.AuditConfig) []flag {
 	return []flag{

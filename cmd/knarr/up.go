@@ -37,6 +37,7 @@ func (s *serving) bind(c *cobra.Command) {
 	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
 	bindFlags(f, etcdFlags(&s.config.Etcd))
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
+	bindFlags(f, admissionFlags(&s.config.Admission))
 	bindFlags(f, append(securityFlags(&s.config.Security), auditFlags(&s.config.Audit)...))
 	f.StringVar(&s.config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 }
@@ -76,6 +77,7 @@ func (s *serving) merge(c *cobra.Command) error {
 	}
 	overrideFlags(etcdFlags(&s.config.Etcd), etcdFlags(&flags.Etcd), changed)
 	overrideFlags(securityFlags(&s.config.Security), securityFlags(&flags.Security), changed)
+	overrideFlags(admissionFlags(&s.config.Admission), admissionFlags(&flags.Admission), changed)
 	overrideFlags(auditFlags(&s.config.Audit), auditFlags(&flags.Audit), changed)
 	if changed("nodes") {
 		s.config.Nodes = flags.Nodes

@@ -1,0 +1,41 @@
+// Copyright The Knarr Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+
+	"knarr.dev/apiserver/admission"
+)
+
+// AdmissionConfig says which of Kubernetes' admission plug-ins act, and how; the zero value is Kubernetes' choice, and NodeRestriction.
+type AdmissionConfig struct {
+	// EnablePlugins adds plug-ins, DisablePlugins takes them away.
+	EnablePlugins  []string `yaml:"enableAdmissionPlugins"`
+	DisablePlugins []string `yaml:"disableAdmissionPlugins"`
+	// ConfigFile is an AdmissionConfiguration (apiserver.config.k8s.io).
+	ConfigFile string `yaml:"admissionControlConfigFile"`
+}
+
+func (c *AdmissionConfig) plugins() admission.Plugins {
+	return admission.Plugins{Enable: c.EnablePlugins, Disable: c.DisablePlugins}
+}
+
+func (c *AdmissionConfig) validate(bad func(key, format string, args ...any)) {
+	if err := c.plugins().Validate(); err != nil {
+		bad("enableAdmissionPlugins", "%v", err)
+	}
+}
+
+// load reads the file, if there is one.
+func (c *AdmissionConfig) load() (*admission.Configuration, error) {
+	if c.ConfigFile == "" {
+		return &admission.Configuration{}, nil
+	}
+	loaded, err := admission.LoadConfiguration(c.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("admissionControlConfigFile %s: %w", c.ConfigFile, err)
+	}
+	return loaded, nil
+}
