@@ -7,7 +7,6 @@ import (
 	"context"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -161,9 +160,9 @@ func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
 		return false
 	}
 	for i := range a {
-		x, y := a[i], b[i]
-		x.Time, y.Time = nil, nil
-		if !equality.Semantic.DeepEqual(x, y) {
+		x, y := &a[i], &b[i]
+		if x.Manager != y.Manager || x.Operation != y.Operation || x.APIVersion != y.APIVersion || x.FieldsType != y.FieldsType ||
+			x.Subresource != y.Subresource || x.FieldsV1.GetRawString() != y.FieldsV1.GetRawString() {
 			return false
 		}
 	}

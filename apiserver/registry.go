@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -282,6 +283,15 @@ func (r *registry) unchanged(obj resource.Object, old *watchcache.Entry) bool {
 	version := obj.GetResourceVersion()
 	obj.SetResourceVersion(old.Object.GetResourceVersion())
 	defer obj.SetResourceVersion(version)
+	if reflect.TypeOf(obj) == reflect.TypeOf(old.Object) {
+		memory := r.server.memory.Of(reflect.TypeOf(obj).Elem())
+		switch memory.CompareAt(reflect.ValueOf(obj), reflect.ValueOf(old.Object)) {
+		case resource.Same:
+			return true
+		case resource.Differ:
+			return false
+		}
+	}
 	raw, err := codec.MarshalProto(obj)
 	var before []byte
 	if errors.Is(err, codec.ErrNoProto) {

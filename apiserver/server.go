@@ -121,9 +121,11 @@ type Server struct {
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
-	handler    http.Handler
-	metrics    *metrics
-	flow       *flow
+	// memory compares objects.
+	memory  resource.Comparers
+	handler http.Handler
+	metrics *metrics
+	flow    *flow
 
 	began   time.Time
 	ready   chan struct{}

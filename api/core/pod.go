@@ -40,7 +40,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 		if p.Spec.PreemptionPolicy == nil {
 			p.Spec.PreemptionPolicy = old.Spec.PreemptionPolicy
 		}
-		if !sameSpec(&p.Spec, &old.Spec) {
+		if !SamePodSpec(&p.Spec, &old.Spec) {
 			p.Generation++
 		}
 	},

@@ -4,30 +4,25 @@
 package core
 
 import (
-	"bytes"
+	"reflect"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"knarr.dev/api/resource"
 )
 
-// sameSpec says whether two specs mean the same. Most that do have the same encoding too, which is found out several
-// times faster than by comparing field by field.
-func sameSpec(a, b *corev1.PodSpec) bool {
-	return sameEncoding(a, b) || equality.Semantic.DeepEqual(a, b)
-}
+// podSpecs compares specs of pods in memory.
+var podSpecs = sync.OnceValue(func() *resource.Comparer { return resource.NewComparer(reflect.TypeFor[corev1.PodSpec]()) })
 
-func sameEncoding(a, b *corev1.PodSpec) bool {
-	size := a.Size()
-	if size != b.Size() {
+// SamePodSpec says whether two specs mean the same.
+func SamePodSpec(a, b *corev1.PodSpec) bool {
+	switch resource.Compare(podSpecs(), a, b) {
+	case resource.Same:
+		return true
+	case resource.Differ:
 		return false
 	}
-	room := make([]byte, 2*size)
-	x, y := room[:size], room[size:]
-	if n, err := a.MarshalToSizedBuffer(x); err != nil || n != size {
-		return false
-	}
-	if n, err := b.MarshalToSizedBuffer(y); err != nil || n != size {
-		return false
-	}
-	return bytes.Equal(x, y)
+	return equality.Semantic.DeepEqual(a, b)
 }

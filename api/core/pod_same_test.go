@@ -29,7 +29,7 @@ func TestSameSpec(t *testing.T) {
 	} {
 		other := base.DeepCopy()
 		change(other)
-		if got, want := sameSpec(&base, other), equality.Semantic.DeepEqual(&base, other); got != want {
+		if got, want := SamePodSpec(&base, other), equality.Semantic.DeepEqual(&base, other); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
@@ -40,7 +40,7 @@ func BenchmarkSameSpec(b *testing.B) {
 	other := spec.DeepCopy()
 	b.ReportAllocs()
 	for b.Loop() {
-		if !sameSpec(&spec, other) {
+		if !SamePodSpec(&spec, other) {
 			b.Fatal("differ")
 		}
 	}

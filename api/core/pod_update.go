@@ -30,7 +30,7 @@ func validatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
 
 // validatePodUpdate lets images, the deadline, gates and further tolerations change, and nothing else of the spec.
 func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
-	if sameSpec(&p.Spec, &old.Spec) {
+	if SamePodSpec(&p.Spec, &old.Spec) {
 		return nil
 	}
 	at := field.NewPath("spec")

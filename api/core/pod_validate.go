@@ -31,7 +31,7 @@ func validatePod(p *corev1.Pod) field.ErrorList { return validatePodIf(p, true) 
 
 // revalidatePod does not look again at a spec that stays as it is.
 func revalidatePod(p, old *corev1.Pod) field.ErrorList {
-	return validatePodIf(p, !sameSpec(&p.Spec, &old.Spec))
+	return validatePodIf(p, !SamePodSpec(&p.Spec, &old.Spec))
 }
 
 // validatePodIf validates a pod, with what its spec says of itself if that changed.

@@ -15,7 +15,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -182,19 +181,30 @@ func (s *securityStep) pod(ctx context.Context, r *Request) error {
 
 // matters tells whether an update changes what the standards look at, rather than metadata, tolerations or deadline.
 func matters(pod, old *corev1.Pod) bool {
-	for _, prefix := range []string{"seccomp.security.alpha.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/", "container.apparmor.security.beta.kubernetes.io/"} {
-		of := func(p *corev1.Pod) map[string]string {
-			out := maps.Clone(p.Annotations)
-			maps.DeleteFunc(out, func(key, _ string) bool { return !strings.HasPrefix(key, prefix) })
-			return out
-		}
-		if a, b := of(pod), of(old); len(a)+len(b) > 0 && !maps.Equal(a, b) {
-			return true
-		}
+	if a, b := podAnnotations(pod), podAnnotations(old); len(a)+len(b) > 0 && !maps.Equal(a, b) {
+		return true
 	}
 	spec := pod.Spec
 	spec.ActiveDeadlineSeconds, spec.Tolerations = old.Spec.ActiveDeadlineSeconds, old.Spec.Tolerations
-	return !equality.Semantic.DeepEqual(&spec, &old.Spec)
+	return !core.SamePodSpec(&spec, &old.Spec)
+}
+
+// podAnnotations are those that the standards look at.
+func podAnnotations(p *corev1.Pod) map[string]string {
+	var out map[string]string
+	for key, value := range p.Annotations {
+		for _, prefix := range [...]string{
+			"seccomp.security.alpha.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/", "container.apparmor.security.beta.kubernetes.io/",
+		} {
+			if strings.HasPrefix(key, prefix) {
+				if out == nil {
+					out = map[string]string{}
+				}
+				out[key] = value
+			}
+		}
+	}
+	return out
 }
 
 func (s *securityStep) template(ctx context.Context, r *Request, t *corev1.PodTemplateSpec) error {

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"knarr.dev/api/resource"
 )
 
 // mark says what became of a field.
@@ -38,7 +40,14 @@ func (d *diff) compare(p *plan, before, after reflect.Value) (mark, []change) {
 	if !before.IsValid() && !after.IsValid() {
 		return kept, nil
 	}
-	if p == nil || p.form == strange {
+	if p == nil {
+		return d.giveUp()
+	}
+	if p.memory != nil && before.IsValid() && after.IsValid() && before.CanAddr() && after.CanAddr() &&
+		p.memory.CompareAt(before.Addr(), after.Addr()) == resource.Same {
+		return kept, nil
+	}
+	if p.form == strange {
 		return d.giveUp()
 	}
 	if p.form == leaf {

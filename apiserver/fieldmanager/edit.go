@@ -3,6 +3,8 @@
 
 package fieldmanager
 
+import "strings"
+
 // editor changes a set of fields in its encoded form, FieldsV1, in one pass: what is not touched is copied. Sets must be
 // as the library writes them, in order and without spaces; others make it give up.
 type editor struct {
@@ -14,14 +16,37 @@ type editor struct {
 	own bool
 }
 
-// edit returns the set after changes, and false for a set that it cannot read. An empty set is empty text.
-func edit(fields string, changes []change, own bool) (string, bool) {
-	e := editor{in: fields, own: own, out: make([]byte, 0, len(fields)+64)}
+// edit appends the set after changes to dst, and returns false for a set that it cannot read. An empty set is empty text.
+func edit(dst []byte, fields string, changes []change, own bool) ([]byte, bool) {
+	e := editor{in: fields, own: own, out: dst}
 	e.set(changes, kept, true)
-	if e.gaveUp || e.at != len(e.in) {
-		return "", false
+	return e.out, !e.gaveUp && e.at == len(e.in)
+}
+
+// concerned says whether changes can change the set of somebody else: not if it has none of what changed.
+func concerned(fields string, changes []change) bool {
+	for i := range changes {
+		c := &changes[i]
+		if mentions(fields, c.elem) && (c.mark != kept || concerned(fields, c.below)) {
+			return true
+		}
 	}
-	return string(e.out), true
+	return false
+}
+
+// mentions says whether an element stands anywhere in a set.
+func mentions(fields, elem string) bool {
+	for {
+		i := strings.Index(fields, elem)
+		if i < 0 {
+			return false
+		}
+		end := i + len(elem)
+		if i > 0 && fields[i-1] == '"' && end < len(fields) && fields[end] == '"' {
+			return true
+		}
+		fields = fields[i+1:]
+	}
 }
 
 // encode is the set of what was put; empty if that is nothing.
@@ -64,6 +89,14 @@ func (e *editor) set(changes []change, m mark, root bool) bool {
 	}
 	e.member(member && !root)
 	for key != "" && !e.gaveUp {
+		if root && len(changes) == 0 { // the rest stays as it is
+			e.out = append(e.out, '"')
+			e.out = append(e.out, key...)
+			e.out = append(e.out, '"')
+			e.out = append(e.out, e.in[e.at:]...)
+			e.at = len(e.in)
+			return true
+		}
 		for len(changes) > 0 && order(changes[0].elem, key) < 0 {
 			e.add(&changes[0])
 			changes = changes[1:]
@@ -156,16 +189,16 @@ func (e *editor) copy(elem string) {
 		return
 	}
 	from, depth := e.at, 0
-	for quoted := false; e.at < len(e.in); e.at++ {
-		switch c := e.in[e.at]; {
-		case c == '\\':
+	for e.at < len(e.in) {
+		switch c := e.in[e.at]; c {
+		case '"':
 			e.at++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{':
+			if !e.unquote() {
+				return
+			}
+		case '{':
 			depth++
-		case c == '}':
+		case '}':
 			if depth--; depth == 0 {
 				e.at++
 				e.out = append(e.out, e.in[from:e.at]...)
@@ -173,8 +206,28 @@ func (e *editor) copy(elem string) {
 				return
 			}
 		}
+		e.at++
 	}
 	e.gaveUp = true
+}
+
+// unquote goes on to the end of a quoted text.
+func (e *editor) unquote() bool {
+	for {
+		i := strings.IndexByte(e.in[e.at:], '"')
+		if i < 0 {
+			e.gaveUp = true
+			return false
+		}
+		escapes := 0
+		for j := e.at + i - 1; j >= e.at && e.in[j] == '\\'; j-- {
+			escapes++
+		}
+		if e.at += i; escapes%2 == 0 {
+			return true
+		}
+		e.at++
+	}
 }
 
 func (e *editor) peek() byte {

@@ -34,6 +34,8 @@ type Fields struct {
 	types    *types
 	planner  planner
 	managers sync.Map // managerKey -> func() (*Manager, error)
+	room     describers
+	sets     sets
 }
 
 type managerKey struct {
@@ -108,6 +110,7 @@ func (f *Fields) newUpdater(kind *resource.Kind, subresource string, except [][]
 	}
 	return &updater{
 		plan: f.planner.root(reflect.TypeOf(kind.New()), name, except), apiVersion: kind.GroupVersion().String(), subresource: subresource,
+		room: &f.room, sets: &f.sets,
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
+
+	"knarr.dev/api/resource"
 )
 
 // form is how the merge schema wants a value compared.
@@ -30,6 +32,7 @@ type plan struct {
 	fields []planField // of an object, in the order of names
 	elem   *plan       // of the others
 	keys   []planKey   // of a keyed list, in the order of names
+	memory *resource.Comparer
 }
 
 type planField struct {
@@ -49,6 +52,7 @@ type planner struct {
 	schema *definitions
 	shapes shapes
 	plans  map[planID]*plan
+	memory resource.Comparers
 }
 
 type planID struct {
@@ -70,6 +74,10 @@ func (p *planner) of(t reflect.Type, ref schema.TypeRef) *plan {
 		}
 	}
 	out := &plan{form: strange, shape: p.shapes.of(t)}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Struct, reflect.Slice, reflect.Map:
+		out.memory = p.memory.Of(t)
+	}
 	if id.name != "" {
 		p.plans[id] = out
 	}

@@ -23,6 +23,8 @@ type updater struct {
 	plan        *plan
 	apiVersion  string
 	subresource string
+	room        *describers
+	sets        *sets
 }
 
 // update does what Manager.Update promises, or nothing and returns false: then it is a case for the library.
@@ -38,6 +40,9 @@ func (u *updater) update(live, obj resource.Object, manager string, now time.Tim
 	if reflect.TypeOf(live) != reflect.TypeOf(obj) {
 		return false
 	}
+	if len(entries) == 0 && reflect.ValueOf(live).Elem().IsZero() {
+		return u.create(live, obj, manager, now)
+	}
 	var d diff
 	_, changes := d.compare(u.plan, reflect.ValueOf(live), reflect.ValueOf(obj))
 	if d.gaveUp {
@@ -47,14 +52,43 @@ func (u *updater) update(live, obj resource.Object, manager string, now time.Tim
 		obj.SetManagedFields(slices.Clone(entries))
 		return true
 	}
-	if manager == "" {
-		manager = "unknown"
-	}
 	after, ok := u.edited(entries, changes, manager, metav1.NewTime(now.UTC().Truncate(time.Second)))
 	if ok {
 		obj.SetManagedFields(after)
 	}
 	return ok
+}
+
+// create records the fields of a new object.
+func (u *updater) create(empty, obj resource.Object, manager string, now time.Time) bool {
+	d := u.room.get()
+	defer u.room.put(d)
+	d.describe(u.plan, reflect.ValueOf(empty), reflect.ValueOf(obj))
+	switch {
+	case d.gaveUp:
+		return false
+	case len(d.out) == 0:
+		obj.SetManagedFields(nil)
+	default:
+		at := metav1.NewTime(now.UTC().Truncate(time.Second))
+		obj.SetManagedFields([]metav1.ManagedFieldsEntry{u.entry(manager, &at, u.sets.of(d.out))})
+	}
+	return true
+}
+
+// entry is a new one.
+func (u *updater) entry(manager string, at *metav1.Time, set *metav1.FieldsV1) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{
+		Manager: known(manager), Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: u.apiVersion, Subresource: u.subresource,
+		Time: at, FieldsType: "FieldsV1", FieldsV1: set,
+	}
+}
+
+func known(manager string) string {
+	if manager == "" {
+		return "unknown"
+	}
+	return manager
 }
 
 // entries are those to start from: of the object itself if it says the same as live, or nothing.
@@ -100,11 +134,17 @@ func (u *updater) simple(entries []metav1.ManagedFieldsEntry) bool {
 func (u *updater) edited(entries []metav1.ManagedFieldsEntry, changes []change, manager string, now metav1.Time) ([]metav1.ManagedFieldsEntry, bool) {
 	out := make([]metav1.ManagedFieldsEntry, 0, len(entries)+1)
 	puts, found := anyPut(changes), false
+	room := u.room.get()
+	defer u.room.put(room)
 	for _, e := range entries {
-		own := e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == u.subresource
+		own := e.Manager == known(manager) && e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == u.subresource
 		before := e.FieldsV1.GetRawString()
-		after, ok := edit(before, changes, own)
-		if !ok {
+		if !own && !concerned(before, changes) {
+			out = append(out, e)
+			continue
+		}
+		var ok bool
+		if room.out, ok = edit(room.out[:0], before, changes, own); !ok {
 			return nil, false
 		}
 		if own {
@@ -113,11 +153,11 @@ func (u *updater) edited(entries []metav1.ManagedFieldsEntry, changes []change, 
 				e.Time = &now
 			}
 		}
-		if after == "" {
+		if len(room.out) == 0 {
 			continue
 		}
-		if after != before {
-			e.FieldsV1 = metav1.NewFieldsV1(after)
+		if string(room.out) != before {
+			e.FieldsV1 = u.sets.of(room.out)
 		}
 		out = append(out, e)
 	}
@@ -125,10 +165,7 @@ func (u *updater) edited(entries []metav1.ManagedFieldsEntry, changes []change, 
 		if updaters(out) >= maxUpdaters {
 			return nil, false
 		}
-		out = append(out, metav1.ManagedFieldsEntry{
-			Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: u.apiVersion, Subresource: u.subresource,
-			Time: &now, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(encode(changes)),
-		})
+		out = append(out, u.entry(manager, &now, metav1.NewFieldsV1(encode(changes))))
 	}
 	if len(out) == 0 {
 		return nil, true
