@@ -47,6 +47,8 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock of TTLs and history; time.Now if nil.
 	Now func() time.Time
+
+	memTable uint64 // bytes; tests make it small
 }
 
 // Store is an open store.
@@ -112,12 +114,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	cache := pebble.NewCache(8 << 20)
-	defer cache.Unref()
-	db, err := pebble.Open(dir, &pebble.Options{
-		FS: o.FS, Cache: cache, MemTableSize: 8 << 20, MemTableStopWritesThreshold: 4, MaxOpenFiles: 256,
-		L0CompactionThreshold: 4, Logger: quiet{o.Log}, FormatMajorVersion: pebble.FormatNewest,
-	})
+	tuning, free := tune(&o)
+	defer free()
+	db, err := pebble.Open(dir, tuning)
 	if err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("open store %s: in use by another process: %w", dir, err)
@@ -263,17 +262,4 @@ func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
 			return store.Record{}, fmt.Errorf("write %s: %w", op.Key, store.ErrClosed)
 		}
 	}
-}
-
-// quiet passes what Pebble says on as debug lines; its fatal errors stop the process, as they must.
-type quiet struct{ log *slog.Logger }
-
-func (q quiet) Infof(format string, args ...any) {}
-
-func (q quiet) Errorf(format string, args ...any) {
-	q.log.Error("storage engine", "message", fmt.Sprintf(format, args...))
-}
-
-func (q quiet) Fatalf(format string, args ...any) {
-	panic("storage engine: " + fmt.Sprintf(format, args...))
 }

@@ -21,13 +21,17 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	storetest.Run(t, storetest.Backend{Open: func(t *testing.T, c *storetest.Clock) store.Store {
-		s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}})
+	for name, memTable := range map[string]uint64{"in memory": 0, "on disk": 16 << 10} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Run(t, storetest.Backend{Open: func(t *testing.T, c *storetest.Clock) store.Store {
+				s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now, memTable: memTable})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}})
+		})
+	}
 }
 
 func TestSecondOpenIsRefused(t *testing.T) {
@@ -80,9 +84,13 @@ func TestPowerLoss(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 30 {
+	for round := range 30 {
 		fs := vfs.NewCrashableMem()
-		s, err := Open("db", Options{FS: fs})
+		o := Options{FS: fs}
+		if round%2 == 1 {
+			o.memTable = 16 << 10 // with flushes, compactions and blob files in between
+		}
+		s, err := Open("db", o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +99,8 @@ func TestPowerLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, crash := range history.crashes {
-			after, err := Open("db", Options{FS: crash.fs})
+			o.FS = crash.fs
+			after, err := Open("db", o)
 			if err != nil {
 				t.Fatalf("crash %d: %v", i, err)
 			}
