@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
@@ -54,6 +55,9 @@ func metaRulesOf(k *resource.Kind, status bool) metaRules {
 
 // metaProblems are the problems of the metadata of an update.
 func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) field.ErrorList {
+	if plainMeta(k, obj) && plainChange(obj, old) {
+		return nil
+	}
 	meta := field.NewPath("metadata")
 	rules := metaRulesOf(k, status)
 	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
@@ -71,15 +75,90 @@ func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) field
 
 // newMetaProblems are the problems of the metadata of an object by itself.
 func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
-	name := validation.ValidateNameFunc(validation.NameIsDNSSubdomain)
-	if k.Name != nil {
-		name = k.Name
-	} else if k.Group == "rbac.authorization.k8s.io" {
-		name = path.ValidatePathSegmentName
+	if plainMeta(k, obj) {
+		return nil
 	}
+	name := nameRule(k)
 	meta := field.NewPath("metadata")
 	errs := validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
 	return append(errs, finalizerProblems(k, obj, meta)...)
+}
+
+func nameRule(k *resource.Kind) validation.ValidateNameFunc {
+	switch {
+	case k.Name != nil:
+		return k.Name
+	case k.Group == "rbac.authorization.k8s.io":
+		return path.ValidatePathSegmentName
+	}
+	return validation.NameIsDNSSubdomain
+}
+
+// plainMeta says of most metadata, in little time, that no rule finds a problem in it.
+func plainMeta(k *resource.Kind, obj resource.Object) bool {
+	rule, usual := nameRule(k), k.Name == nil && k.Group != "rbac.authorization.k8s.io"
+	name := obj.GetName()
+	if !(usual && resource.IsSubdomain(name)) && (name == "" || len(rule(name, false)) > 0 || len(path.ValidatePathSegmentName(name, false)) > 0) {
+		return false
+	}
+	if prefix := obj.GetGenerateName(); prefix != "" && len(rule(prefix, true)) > 0 {
+		return false
+	}
+	if bool(k.Scope) != resource.IsLabel(obj.GetNamespace()) || !bool(k.Scope) && obj.GetNamespace() != "" {
+		return false
+	}
+	if obj.GetGeneration() < 0 || len(obj.GetFinalizers()) > 0 {
+		return false
+	}
+	for key, value := range obj.GetLabels() {
+		if !resource.IsQualifiedName(key) || !resource.IsLabelValue(value) {
+			return false
+		}
+	}
+	size := 0
+	for key, value := range obj.GetAnnotations() {
+		if size += len(key) + len(value); !resource.IsAnnotationName(key) {
+			return false
+		}
+	}
+	return size <= validation.TotalAnnotationSizeLimitB && plainOwners(obj.GetOwnerReferences()) && plainManagers(obj.GetManagedFields())
+}
+
+func plainOwners(owners []metav1.OwnerReference) bool {
+	for i := range owners {
+		o := &owners[i]
+		if i > 0 || o.APIVersion == "" || strings.HasSuffix(o.APIVersion, "/") || strings.Count(o.APIVersion, "/") > 1 || o.Kind == "" || o.Kind == "Event" || o.Name == "" || o.UID == "" {
+			return false
+		}
+	}
+	return true
+}
+
+func plainManagers(managers []metav1.ManagedFieldsEntry) bool {
+	for i := range managers {
+		m := &managers[i]
+		if m.Operation != metav1.ManagedFieldsOperationUpdate && m.Operation != metav1.ManagedFieldsOperationApply || m.FieldsType != "FieldsV1" ||
+			len(m.Manager) > metavalidation.FieldManagerMaxLength || len(m.Subresource) > metavalidation.MaxSubresourceNameLength {
+			return false
+		}
+		for j := range len(m.Manager) {
+			if c := m.Manager[j]; c < ' ' || c > '~' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// plainChange says of most updates of metadata, in little time, that no rule finds a problem in what changed.
+func plainChange(obj, old resource.Object) bool {
+	if old.GetDeletionTimestamp() != nil || obj.GetDeletionTimestamp() != nil ||
+		old.GetDeletionGracePeriodSeconds() != nil || obj.GetDeletionGracePeriodSeconds() != nil {
+		return false
+	}
+	made, was := obj.GetCreationTimestamp(), old.GetCreationTimestamp()
+	return obj.GetResourceVersion() != "" && obj.GetGeneration() >= old.GetGeneration() && obj.GetName() == old.GetName() &&
+		obj.GetNamespace() == old.GetNamespace() && obj.GetUID() == old.GetUID() && made.Equal(&was)
 }
 
 // finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.

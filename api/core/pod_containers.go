@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
 )
 
 // restartRulesMax bounds the rules and the exit codes of one container.
@@ -35,10 +37,10 @@ func (p *podContext) containers(at *field.Path) field.ErrorList {
 		problems = append(problems, field.Required(at, ""))
 	}
 	for i := range p.spec.Containers {
-		c, at := &p.spec.Containers[i], at.Index(i)
+		c, at := &p.spec.Containers[i], nth(at, i)
 		problems = append(problems, p.common(c, at)...)
 		problems = append(problems, p.nameOnce(c.Name, at)...)
-		problems = append(problems, validateLifecycle(c.Lifecycle, p.grace(), at.Child("lifecycle"))...)
+		problems = append(problems, validateLifecycle(c.Lifecycle, p.grace(), under(at, "lifecycle"))...)
 		problems = append(problems, validateProbes(c, p.grace(), at)...)
 		problems = append(problems, validateRestartPolicy(c, false, at)...)
 	}
@@ -66,11 +68,11 @@ func (p *podContext) nameOnce(name string, at *field.Path) field.ErrorList {
 func (p *podContext) initContainers(at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	for i := range p.spec.InitContainers {
-		c, at := &p.spec.InitContainers[i], at.Index(i)
+		c, at := &p.spec.InitContainers[i], nth(at, i)
 		problems = append(problems, p.common(c, at)...)
 		problems = append(problems, p.nameOnce(c.Name, at)...)
 		if sidecar(c) {
-			problems = append(problems, validateLifecycle(c.Lifecycle, p.grace(), at.Child("lifecycle"))...)
+			problems = append(problems, validateLifecycle(c.Lifecycle, p.grace(), under(at, "lifecycle"))...)
 			problems = append(problems, validateProbes(c, p.grace(), at)...)
 		} else {
 			without := func(name string, set bool) {
@@ -97,7 +99,7 @@ func (p *podContext) ephemeralContainers(at *field.Path) field.ErrorList {
 		}
 	}
 	for i := range p.spec.EphemeralContainers {
-		e, at := &p.spec.EphemeralContainers[i], at.Index(i)
+		e, at := &p.spec.EphemeralContainers[i], nth(at, i)
 		c := corev1.Container(e.EphemeralContainerCommon)
 		problems = append(problems, p.common(&c, at)...)
 		problems = append(problems, p.nameOnce(c.Name, at)...)
@@ -135,7 +137,7 @@ func (p *podContext) common(c *corev1.Container, at *field.Path) field.ErrorList
 	if c.Name == "" {
 		problems = append(problems, field.Required(at.Child("name"), ""))
 	} else {
-		problems = append(problems, dnsLabel(c.Name, at.Child("name"))...)
+		problems = append(problems, dnsLabel(c.Name, under(at, "name"))...)
 	}
 	switch {
 	case c.Image == "":
@@ -143,18 +145,18 @@ func (p *podContext) common(c *corev1.Container, at *field.Path) field.ErrorList
 	case strings.TrimSpace(c.Image) != c.Image:
 		problems = append(problems, field.Invalid(at.Child("image"), c.Image, "must not have leading or trailing whitespace"))
 	}
-	problems = append(problems, oneOf(at.Child("terminationMessagePolicy"), c.TerminationMessagePolicy,
+	problems = append(problems, oneOf(under(at, "terminationMessagePolicy"), c.TerminationMessagePolicy,
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
 	privileged := c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
-	problems = append(problems, validatePorts(c.Ports, at.Child("ports"))...)
-	problems = append(problems, validateEnv(c.Env, at.Child("env"))...)
-	problems = append(problems, validateEnvFrom(c.EnvFrom, at.Child("envFrom"))...)
-	problems = append(problems, validateMounts(c.VolumeMounts, c.VolumeDevices, p.volumes, privileged, at.Child("volumeMounts"))...)
-	problems = append(problems, validateDevices(c.VolumeDevices, c.VolumeMounts, p.volumes, at.Child("volumeDevices"))...)
-	problems = append(problems, validatePullPolicy(c.ImagePullPolicy, at.Child("imagePullPolicy"))...)
-	problems = append(problems, validateResources(&c.Resources, p.claims, at.Child("resources"))...)
-	problems = append(problems, validateResizePolicy(c, p.spec.RestartPolicy, at.Child("resizePolicy"))...)
-	return append(problems, validateSecurityContext(c.SecurityContext, p.spec.HostUsers, at.Child("securityContext"))...)
+	problems = append(problems, validatePorts(c.Ports, under(at, "ports"))...)
+	problems = append(problems, validateEnv(c.Env, under(at, "env"))...)
+	problems = append(problems, validateEnvFrom(c.EnvFrom, under(at, "envFrom"))...)
+	problems = append(problems, validateMounts(c.VolumeMounts, c.VolumeDevices, p.volumes, privileged, under(at, "volumeMounts"))...)
+	problems = append(problems, validateDevices(c.VolumeDevices, c.VolumeMounts, p.volumes, under(at, "volumeDevices"))...)
+	problems = append(problems, validatePullPolicy(c.ImagePullPolicy, under(at, "imagePullPolicy"))...)
+	problems = append(problems, validateResources(&c.Resources, p.claims, under(at, "resources"))...)
+	problems = append(problems, validateResizePolicy(c, p.spec.RestartPolicy, under(at, "resizePolicy"))...)
+	return append(problems, validateSecurityContext(c.SecurityContext, p.spec.HostUsers, under(at, "securityContext"))...)
 }
 
 func validatePullPolicy(policy corev1.PullPolicy, at *field.Path) field.ErrorList {
@@ -165,9 +167,9 @@ func validatePorts(ports []corev1.ContainerPort, at *field.Path) field.ErrorList
 	var problems field.ErrorList
 	names := sets.New[string]()
 	for i, p := range ports {
-		at := at.Index(i)
+		at := nth(at, i)
 		if p.Name != "" {
-			if messages := validation.IsValidPortName(p.Name); len(messages) > 0 {
+			if messages := portNameProblems(p.Name); len(messages) > 0 {
 				for _, m := range messages {
 					problems = append(problems, field.Invalid(at.Child("name"), p.Name, m))
 				}
@@ -180,17 +182,25 @@ func validatePorts(ports []corev1.ContainerPort, at *field.Path) field.ErrorList
 		if p.ContainerPort == 0 {
 			problems = append(problems, field.Required(at.Child("containerPort"), ""))
 		} else {
-			problems = append(problems, portNumber(p.ContainerPort, at.Child("containerPort"))...)
+			problems = append(problems, portNumber(p.ContainerPort, under(at, "containerPort"))...)
 		}
 		if p.HostPort != 0 {
-			problems = append(problems, portNumber(p.HostPort, at.Child("hostPort"))...)
+			problems = append(problems, portNumber(p.HostPort, under(at, "hostPort"))...)
 		}
-		problems = append(problems, oneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
+		problems = append(problems, oneOf(under(at, "protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 		if p.HostIP != "" {
-			problems = append(problems, validation.IsValidIPForLegacyField(at.Child("hostIP"), p.HostIP, true, nil)...)
+			problems = append(problems, validation.IsValidIPForLegacyField(under(at, "hostIP"), p.HostIP, true, nil)...)
 		}
 	}
 	return problems
+}
+
+// portNameProblems finds what is wrong with the name of a port.
+func portNameProblems(name string) []string {
+	if len(name) <= 15 && name != "" && name[0] >= 'a' && resource.IsLabel(name) && !strings.Contains(name, "--") {
+		return nil
+	}
+	return validation.IsValidPortName(name)
 }
 
 func portNumber(port int32, at *field.Path) (problems field.ErrorList) {
@@ -208,7 +218,7 @@ func validateHostPorts(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 			if p.HostPort == 0 {
 				continue
 			}
-			at := at.Child("containers").Index(i).Child("ports").Index(j).Child("hostPort")
+			at := nth(under(at, "containers"), i).Child("ports").Index(j).Child("hostPort")
 			key := fmt.Sprintf("%s/%s/%d", p.Protocol, p.HostIP, p.HostPort)
 			if taken.Has(key) {
 				problems = append(problems, field.Duplicate(at, key))
@@ -238,7 +248,7 @@ func validateHostPorts(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 func validateRestartPolicy(c *corev1.Container, init bool, at *field.Path) (problems field.ErrorList) {
 	switch policy := c.RestartPolicy; {
 	case policy != nil:
-		problems = append(problems, allowed(at.Child("restartPolicy"), *policy,
+		problems = append(problems, allowed(under(at, "restartPolicy"), *policy,
 			corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 		if init && sidecar(c) && len(c.RestartPolicyRules) > 0 {
 			problems = append(problems, field.Forbidden(at.Child("restartPolicyRules"), "restartPolicyRules are not allowed for init containers with restart policy Always"))
@@ -246,18 +256,18 @@ func validateRestartPolicy(c *corev1.Container, init bool, at *field.Path) (prob
 	case len(c.RestartPolicyRules) > 0:
 		problems = append(problems, field.Required(at.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
 	}
-	at = at.Child("restartPolicyRules")
+	at = under(at, "restartPolicyRules")
 	if len(c.RestartPolicyRules) > restartRulesMax {
 		problems = append(problems, field.TooMany(at, len(c.RestartPolicyRules), restartRulesMax))
 	}
 	for i, rule := range c.RestartPolicyRules {
-		at := at.Index(i)
-		problems = append(problems, allowed(at.Child("action"), rule.Action, corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)...)
+		at := nth(at, i)
+		problems = append(problems, allowed(under(at, "action"), rule.Action, corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)...)
 		if rule.ExitCodes == nil {
 			problems = append(problems, field.Required(at.Child("exitCodes"), "must be specified"))
 			continue
 		}
-		problems = append(problems, allowed(at.Child("exitCodes", "operator"), rule.ExitCodes.Operator,
+		problems = append(problems, allowed(under(at, "exitCodes", "operator"), rule.ExitCodes.Operator,
 			corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)...)
 		switch n := len(rule.ExitCodes.Values); {
 		case n == 0:
@@ -278,7 +288,7 @@ func validateLifecycle(l *corev1.Lifecycle, grace int64, at *field.Path) (proble
 		handler *corev1.LifecycleHandler
 	}{{"postStart", l.PostStart}, {"preStop", l.PreStop}} {
 		if h.handler != nil {
-			problems = append(problems, validateHandler(handlerOf(h.handler), grace, at.Child(h.name))...)
+			problems = append(problems, validateHandler(handlerOf(h.handler), grace, under(at, h.name))...)
 		}
 	}
 	return problems
@@ -307,7 +317,7 @@ func validateHandler(h handler, grace int64, at *field.Path) field.ErrorList {
 		case n > 0:
 			problems = append(problems, field.Forbidden(at.Child(name), "may not specify more than 1 handler type"))
 		default:
-			problems = append(problems, check(at.Child(name))...)
+			problems = append(problems, check(under(at, name))...)
 		}
 		n++
 	}
@@ -318,8 +328,8 @@ func validateHandler(h handler, grace int64, at *field.Path) field.ErrorList {
 		return nil
 	})
 	one("httpGet", h.http != nil, func(at *field.Path) field.ErrorList { return validateHTTPGet(h.http, at) })
-	one("tcpSocket", h.tcp != nil, func(at *field.Path) field.ErrorList { return portOrName(h.tcp.Port, at.Child("port")) })
-	one("grpc", h.grpc != nil, func(at *field.Path) field.ErrorList { return portNumber(h.grpc.Port, at.Child("port")) })
+	one("tcpSocket", h.tcp != nil, func(at *field.Path) field.ErrorList { return portOrName(h.tcp.Port, under(at, "port")) })
+	one("grpc", h.grpc != nil, func(at *field.Path) field.ErrorList { return portNumber(h.grpc.Port, under(at, "port")) })
 	one("sleep", h.sleep != nil, func(at *field.Path) field.ErrorList {
 		if s := h.sleep.Seconds; s < 0 || s > grace {
 			return field.ErrorList{field.Invalid(at, s, fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", grace))}
@@ -334,8 +344,8 @@ func validateHandler(h handler, grace int64, at *field.Path) field.ErrorList {
 
 func validateHTTPGet(h *corev1.HTTPGetAction, at *field.Path) field.ErrorList {
 	problems := needed(at, "path", h.Path)
-	problems = append(problems, portOrName(h.Port, at.Child("port"))...)
-	problems = append(problems, allowed(at.Child("scheme"), h.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
+	problems = append(problems, portOrName(h.Port, under(at, "port"))...)
+	problems = append(problems, allowed(under(at, "scheme"), h.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
 	for _, header := range h.HTTPHeaders {
 		for _, m := range validation.IsHTTPHeaderName(header.Name) {
 			problems = append(problems, field.Invalid(at.Child("httpHeaders"), header.Name, m))
@@ -345,7 +355,7 @@ func validateHTTPGet(h *corev1.HTTPGetAction, at *field.Path) field.ErrorList {
 }
 
 func portOrName(port intstr.IntOrString, at *field.Path) (problems field.ErrorList) {
-	messages := validation.IsValidPortName(port.StrVal)
+	messages := portNameProblems(port.StrVal)
 	var value any = port.StrVal
 	if port.Type == intstr.Int {
 		messages, value = validation.IsValidPortNum(port.IntValue()), port.IntVal
@@ -357,19 +367,19 @@ func portOrName(port intstr.IntOrString, at *field.Path) (problems field.ErrorLi
 }
 
 func validateProbes(c *corev1.Container, grace int64, at *field.Path) field.ErrorList {
-	problems := validateProbe(c.LivenessProbe, grace, at.Child("livenessProbe"))
+	problems := validateProbe(c.LivenessProbe, grace, under(at, "livenessProbe"))
 	once := func(p *corev1.Probe, name string) {
 		if p != nil && p.SuccessThreshold != 1 {
 			problems = append(problems, field.Invalid(at.Child(name, "successThreshold"), p.SuccessThreshold, "must be 1"))
 		}
 	}
 	once(c.LivenessProbe, "livenessProbe")
-	problems = append(problems, validateProbe(c.ReadinessProbe, grace, at.Child("readinessProbe"))...)
+	problems = append(problems, validateProbe(c.ReadinessProbe, grace, under(at, "readinessProbe"))...)
 	if p := c.ReadinessProbe; p != nil && p.TerminationGracePeriodSeconds != nil {
 		problems = append(problems, field.Invalid(at.Child("readinessProbe", "terminationGracePeriodSeconds"), p.TerminationGracePeriodSeconds,
 			"must not be set for readinessProbes"))
 	}
-	problems = append(problems, validateProbe(c.StartupProbe, grace, at.Child("startupProbe"))...)
+	problems = append(problems, validateProbe(c.StartupProbe, grace, under(at, "startupProbe"))...)
 	once(c.StartupProbe, "startupProbe")
 	return problems
 }
@@ -386,7 +396,7 @@ func validateProbe(p *corev1.Probe, grace int64, at *field.Path) field.ErrorList
 		{"initialDelaySeconds", p.InitialDelaySeconds}, {"timeoutSeconds", p.TimeoutSeconds}, {"periodSeconds", p.PeriodSeconds},
 		{"successThreshold", p.SuccessThreshold}, {"failureThreshold", p.FailureThreshold},
 	} {
-		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(f.value), at.Child(f.name))...)
+		problems = append(problems, apivalidation.ValidateNonnegativeField(int64(f.value), under(at, f.name))...)
 	}
 	if p.TerminationGracePeriodSeconds != nil && *p.TerminationGracePeriodSeconds <= 0 {
 		problems = append(problems, field.Invalid(at.Child("terminationGracePeriodSeconds"), *p.TerminationGracePeriodSeconds, "must be greater than 0"))

@@ -5,17 +5,20 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
 )
 
 func validateEnv(vars []corev1.EnvVar, at *field.Path) (problems field.ErrorList) {
 	for i := range vars {
-		e, at := &vars[i], at.Index(i)
+		e, at := &vars[i], nth(at, i)
 		if e.Name == "" {
 			problems = append(problems, field.Required(at.Child("name"), ""))
 		} else {
@@ -24,7 +27,7 @@ func validateEnv(vars []corev1.EnvVar, at *field.Path) (problems field.ErrorList
 			}
 		}
 		if e.ValueFrom != nil {
-			problems = append(problems, validateEnvSource(e, at.Child("valueFrom"))...)
+			problems = append(problems, validateEnvSource(e, under(at, "valueFrom"))...)
 		}
 	}
 	return problems
@@ -35,23 +38,23 @@ func validateEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorList {
 	from, n := e.ValueFrom, 0
 	if from.FieldRef != nil {
 		n++
-		problems = append(problems, validateFieldRef(from.FieldRef, envFields(), at.Child("fieldRef"))...)
+		problems = append(problems, validateFieldRef(from.FieldRef, envFields(), under(at, "fieldRef"))...)
 	}
 	if from.ResourceFieldRef != nil {
 		n++
-		problems = append(problems, validateResourceRef(from.ResourceFieldRef, false, at.Child("resourceFieldRef"))...)
+		problems = append(problems, validateResourceRef(from.ResourceFieldRef, false, under(at, "resourceFieldRef"))...)
 	}
 	if from.ConfigMapKeyRef != nil {
 		n++
-		problems = append(problems, keyRef(from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Key, at.Child("configMapKeyRef"))...)
+		problems = append(problems, keyRef(from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Key, under(at, "configMapKeyRef"))...)
 	}
 	if from.SecretKeyRef != nil {
 		n++
-		problems = append(problems, keyRef(from.SecretKeyRef.Name, from.SecretKeyRef.Key, at.Child("secretKeyRef"))...)
+		problems = append(problems, keyRef(from.SecretKeyRef.Name, from.SecretKeyRef.Key, under(at, "secretKeyRef"))...)
 	}
 	if from.FileKeyRef != nil {
 		n++
-		at := at.Child("fileKeyRef")
+		at := under(at, "fileKeyRef")
 		problems = append(problems, needed(at, "volumeName", from.FileKeyRef.VolumeName, "path", from.FileKeyRef.Path, "key", from.FileKeyRef.Key)...)
 	}
 	switch {
@@ -66,7 +69,7 @@ func validateEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorList {
 }
 
 func keyRef(name, key string, at *field.Path) field.ErrorList {
-	problems := subdomain(name, at.Child("name"))
+	problems := subdomain(name, under(at, "name"))
 	if key == "" {
 		return append(problems, field.Required(at.Child("key"), ""))
 	}
@@ -77,6 +80,9 @@ func keyRef(name, key string, at *field.Path) field.ErrorList {
 }
 
 func subdomain(name string, at *field.Path) (problems field.ErrorList) {
+	if resource.IsSubdomain(name) {
+		return nil
+	}
 	for _, m := range validation.IsDNS1123Subdomain(name) {
 		problems = append(problems, field.Invalid(at, name, m))
 	}
@@ -85,7 +91,7 @@ func subdomain(name string, at *field.Path) (problems field.ErrorList) {
 
 func validateEnvFrom(sources []corev1.EnvFromSource, all *field.Path) (problems field.ErrorList) {
 	for i := range sources {
-		s, at := &sources[i], all.Index(i)
+		s, at := &sources[i], nth(all, i)
 		if s.Prefix != "" {
 			for _, m := range validation.IsRelaxedEnvVarName(s.Prefix) {
 				problems = append(problems, field.Invalid(at.Child("prefix"), s.Prefix, m))
@@ -94,11 +100,11 @@ func validateEnvFrom(sources []corev1.EnvFromSource, all *field.Path) (problems 
 		n := 0
 		if s.ConfigMapRef != nil {
 			n++
-			problems = append(problems, subdomain(s.ConfigMapRef.Name, at.Child("configMapRef", "name"))...)
+			problems = append(problems, subdomain(s.ConfigMapRef.Name, under(at, "configMapRef", "name"))...)
 		}
 		if s.SecretRef != nil {
 			n++
-			problems = append(problems, subdomain(s.SecretRef.Name, at.Child("secretRef", "name"))...)
+			problems = append(problems, subdomain(s.SecretRef.Name, under(at, "secretRef", "name"))...)
 		}
 		switch {
 		case n == 0:
@@ -111,13 +117,13 @@ func validateEnvFrom(sources []corev1.EnvFromSource, all *field.Path) (problems 
 }
 
 // envFields are the fields of a pod that environment variables may hold, volumeFields those that files may.
-func envFields() sets.Set[string] {
-	return sets.New("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs")
+func envFields() []string {
+	return []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
 }
 
-func volumeFields() sets.Set[string] {
-	return sets.New("metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid")
+func volumeFields() []string {
+	return []string{"metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid"}
 }
 
 // knownField tells whether a pod has a field for such references at all.
@@ -126,10 +132,10 @@ func knownField(path string) bool {
 	case "metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase":
 		return true
 	}
-	return envFields().Has(path)
+	return slices.Contains(envFields(), path)
 }
 
-func validateFieldRef(ref *corev1.ObjectFieldSelector, allowed sets.Set[string], at *field.Path) field.ErrorList {
+func validateFieldRef(ref *corev1.ObjectFieldSelector, allowed []string, at *field.Path) field.ErrorList {
 	if ref.APIVersion == "" {
 		return field.ErrorList{field.Required(at.Child("apiVersion"), "")}
 	}
@@ -147,8 +153,8 @@ func validateFieldRef(ref *corev1.ObjectFieldSelector, allowed sets.Set[string],
 		switch {
 		case !knownField(ref.FieldPath):
 			return bad("field label not supported: %s", ref.FieldPath)
-		case !allowed.Has(ref.FieldPath):
-			return field.ErrorList{field.NotSupported(at.Child("fieldPath"), ref.FieldPath, sets.List(allowed))}
+		case !slices.Contains(allowed, ref.FieldPath):
+			return field.ErrorList{field.NotSupported(at.Child("fieldPath"), ref.FieldPath, slices.Sorted(slices.Values(allowed)))}
 		}
 		return nil
 	}

@@ -21,21 +21,21 @@ func validateAffinity(a *corev1.Affinity, at *field.Path) (problems field.ErrorL
 		return nil
 	}
 	if n := a.NodeAffinity; n != nil {
-		at := at.Child("nodeAffinity")
+		at := under(at, "nodeAffinity")
 		if n.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-			problems = append(problems, ValidateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, at.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
+			problems = append(problems, ValidateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, under(at, "requiredDuringSchedulingIgnoredDuringExecution"))...)
 		}
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
-			t, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
+			t, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], nth(under(at, "preferredDuringSchedulingIgnoredDuringExecution"), i)
 			problems = append(problems, weight(t.Weight, at)...)
-			problems = append(problems, validateNodeTerm(&t.Preference, at.Child("preference"))...)
+			problems = append(problems, validateNodeTerm(&t.Preference, under(at, "preference"))...)
 		}
 	}
 	if p := a.PodAffinity; p != nil {
-		problems = append(problems, podTerms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("podAffinity"))...)
+		problems = append(problems, podTerms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, under(at, "podAffinity"))...)
 	}
 	if p := a.PodAntiAffinity; p != nil {
-		problems = append(problems, podTerms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("podAntiAffinity"))...)
+		problems = append(problems, podTerms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, under(at, "podAntiAffinity"))...)
 	}
 	return problems
 }
@@ -49,28 +49,28 @@ func weight(w int32, at *field.Path) field.ErrorList {
 
 // ValidateNodeSelector checks the terms that a node must meet one of.
 func ValidateNodeSelector(s *corev1.NodeSelector, at *field.Path) (problems field.ErrorList) {
-	at = at.Child("nodeSelectorTerms")
+	at = under(at, "nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {
 		return field.ErrorList{field.Required(at, "must have at least one node selector term")}
 	}
 	for i := range s.NodeSelectorTerms {
-		problems = append(problems, validateNodeTerm(&s.NodeSelectorTerms[i], at.Index(i))...)
+		problems = append(problems, validateNodeTerm(&s.NodeSelectorTerms[i], nth(at, i))...)
 	}
 	return problems
 }
 
 func validateNodeTerm(t *corev1.NodeSelectorTerm, at *field.Path) (problems field.ErrorList) {
 	for i := range t.MatchExpressions {
-		problems = append(problems, validateNodeRequirement(&t.MatchExpressions[i], at.Child("matchExpressions").Index(i))...)
+		problems = append(problems, validateNodeRequirement(&t.MatchExpressions[i], nth(under(at, "matchExpressions"), i))...)
 	}
 	for i := range t.MatchFields {
-		problems = append(problems, validateNodeField(&t.MatchFields[i], at.Child("matchFields").Index(i))...)
+		problems = append(problems, validateNodeField(&t.MatchFields[i], nth(under(at, "matchFields"), i))...)
 	}
 	return problems
 }
 
 func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) (problems field.ErrorList) {
-	values := at.Child("values")
+	values := under(at, "values")
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
 		if len(r.Values) == 0 {
@@ -87,7 +87,7 @@ func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) 
 	default:
 		problems = append(problems, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 	}
-	problems = append(problems, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+	problems = append(problems, metavalidation.ValidateLabelName(r.Key, under(at, "key"))...)
 	for i, v := range r.Values {
 		for _, m := range validation.IsValidLabelValue(v) {
 			problems = append(problems, field.Invalid(values.Index(i), v, m))
@@ -118,27 +118,27 @@ func validateNodeField(r *corev1.NodeSelectorRequirement, at *field.Path) (probl
 
 func podTerms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) (problems field.ErrorList) {
 	for i := range required {
-		problems = append(problems, validatePodTerm(&required[i], at.Child("requiredDuringSchedulingIgnoredDuringExecution").Index(i))...)
+		problems = append(problems, validatePodTerm(&required[i], nth(under(at, "requiredDuringSchedulingIgnoredDuringExecution"), i))...)
 	}
 	for i := range preferred {
-		at := at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
+		at := nth(under(at, "preferredDuringSchedulingIgnoredDuringExecution"), i)
 		problems = append(problems, weight(preferred[i].Weight, at)...)
-		problems = append(problems, validatePodTerm(&preferred[i].PodAffinityTerm, at.Child("podAffinityTerm"))...)
+		problems = append(problems, validatePodTerm(&preferred[i].PodAffinityTerm, under(at, "podAffinityTerm"))...)
 	}
 	return problems
 }
 
 func validatePodTerm(t *corev1.PodAffinityTerm, at *field.Path) field.ErrorList {
 	options := metavalidation.LabelSelectorValidationOptions{}
-	problems := metavalidation.ValidateLabelSelector(t.LabelSelector, options, at.Child("labelSelector"))
-	problems = append(problems, metavalidation.ValidateLabelSelector(t.NamespaceSelector, options, at.Child("namespaceSelector"))...)
+	problems := metavalidation.ValidateLabelSelector(t.LabelSelector, options, under(at, "labelSelector"))
+	problems = append(problems, metavalidation.ValidateLabelSelector(t.NamespaceSelector, options, under(at, "namespaceSelector"))...)
 	for _, name := range t.Namespaces {
 		for _, m := range apivalidation.ValidateNamespaceName(name, false) {
 			problems = append(problems, field.Invalid(at.Child("namespace"), name, m))
 		}
 	}
-	problems = append(problems, matchLabelKeys(t.MatchLabelKeys, t.LabelSelector, at.Child("matchLabelKeys"))...)
-	problems = append(problems, matchLabelKeys(t.MismatchLabelKeys, t.LabelSelector, at.Child("mismatchLabelKeys"))...)
+	problems = append(problems, matchLabelKeys(t.MatchLabelKeys, t.LabelSelector, under(at, "matchLabelKeys"))...)
+	problems = append(problems, matchLabelKeys(t.MismatchLabelKeys, t.LabelSelector, under(at, "mismatchLabelKeys"))...)
 	for i, key := range t.MatchLabelKeys {
 		if slices.Contains(t.MismatchLabelKeys, key) {
 			problems = append(problems, field.Invalid(at.Child("matchLabelKeys").Index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys"))
@@ -147,7 +147,7 @@ func validatePodTerm(t *corev1.PodAffinityTerm, at *field.Path) field.ErrorList 
 	if t.TopologyKey == "" {
 		problems = append(problems, field.Required(at.Child("topologyKey"), "can not be empty"))
 	}
-	return append(problems, metavalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
+	return append(problems, metavalidation.ValidateLabelName(t.TopologyKey, under(at, "topologyKey"))...)
 }
 
 func matchLabelKeys(keys []string, selector *metav1.LabelSelector, at *field.Path) (problems field.ErrorList) {
@@ -158,23 +158,23 @@ func matchLabelKeys(keys []string, selector *metav1.LabelSelector, at *field.Pat
 		return field.ErrorList{field.Forbidden(at, "must not be specified when labelSelector is not set")}
 	}
 	for i, key := range keys {
-		problems = append(problems, metavalidation.ValidateLabelName(key, at.Index(i))...)
+		problems = append(problems, metavalidation.ValidateLabelName(key, nth(at, i))...)
 	}
 	return problems
 }
 
 func validateSpread(list []corev1.TopologySpreadConstraint, all *field.Path) (problems field.ErrorList) {
 	for i := range list {
-		c, at := &list[i], all.Index(i)
+		c, at := &list[i], nth(all, i)
 		if c.MaxSkew <= 0 {
 			problems = append(problems, field.Invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
 		}
 		if c.TopologyKey == "" {
 			problems = append(problems, field.Required(at.Child("topologyKey"), "can not be empty"))
 		} else {
-			problems = append(problems, metavalidation.ValidateLabelName(c.TopologyKey, at.Child("topologyKey"))...)
+			problems = append(problems, metavalidation.ValidateLabelName(c.TopologyKey, under(at, "topologyKey"))...)
 		}
-		problems = append(problems, allowed(at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
+		problems = append(problems, allowed(under(at, "whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
 		for _, other := range list[i+1:] {
 			if other.TopologyKey == c.TopologyKey && other.WhenUnsatisfiable == c.WhenUnsatisfiable {
 				problems = append(problems, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)))
@@ -194,11 +194,11 @@ func validateSpread(list []corev1.TopologySpreadConstraint, all *field.Path) (pr
 			policy *corev1.NodeInclusionPolicy
 		}{{"nodeAffinityPolicy", c.NodeAffinityPolicy}, {"nodeTaintsPolicy", c.NodeTaintsPolicy}} {
 			if p.policy != nil {
-				problems = append(problems, allowed(at.Child(p.name), *p.policy, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
+				problems = append(problems, allowed(under(at, p.name), *p.policy, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
 			}
 		}
-		problems = append(problems, matchLabelKeys(c.MatchLabelKeys, c.LabelSelector, at.Child("matchLabelKeys"))...)
-		problems = append(problems, metavalidation.ValidateLabelSelector(c.LabelSelector, metavalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector"))...)
+		problems = append(problems, matchLabelKeys(c.MatchLabelKeys, c.LabelSelector, under(at, "matchLabelKeys"))...)
+		problems = append(problems, metavalidation.ValidateLabelSelector(c.LabelSelector, metavalidation.LabelSelectorValidationOptions{}, under(at, "labelSelector"))...)
 	}
 	return problems
 }
@@ -207,7 +207,7 @@ func validateTolerations(list []corev1.Toleration, path *field.Path) (problems f
 	for i, t := range list {
 		at := path.Index(i)
 		if t.Key != "" {
-			problems = append(problems, metavalidation.ValidateLabelName(t.Key, at.Child("key"))...)
+			problems = append(problems, metavalidation.ValidateLabelName(t.Key, under(at, "key"))...)
 		}
 		if t.Key == "" && t.Operator != corev1.TolerationOpExists {
 			problems = append(problems, field.Invalid(at.Child("operator"), t.Operator,
@@ -233,7 +233,7 @@ func validateTolerations(list []corev1.Toleration, path *field.Path) (problems f
 			problems = append(problems, field.NotSupported(at.Child("operator"), t.Operator, known))
 		}
 		if t.Effect != "" {
-			problems = append(problems, allowed(at.Child("effect"), t.Effect,
+			problems = append(problems, allowed(under(at, "effect"), t.Effect,
 				corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)...)
 		}
 	}
@@ -243,7 +243,7 @@ func validateTolerations(list []corev1.Toleration, path *field.Path) (problems f
 func validateSchedulingGates(gates []corev1.PodSchedulingGate, at *field.Path) (problems field.ErrorList) {
 	seen := sets.New[string]()
 	for i, g := range gates {
-		at := at.Index(i)
+		at := nth(at, i)
 		if seen.Has(g.Name) {
 			problems = append(problems, field.Duplicate(at, g.Name))
 		}

@@ -23,11 +23,15 @@ const (
 	notQualified  = "must be a standard resource type or fully qualified"
 )
 
-// standardResources are the names without a domain, of quotas too.
-func standardResources() sets.Set[string] {
-	return sets.New("cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
+// isStandardResource tells the names without a domain, of quotas too.
+func isStandardResource(name string) bool {
+	switch name {
+	case "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
 		"limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers",
-		"secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers")
+		"secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers":
+		return true
+	}
+	return false
 }
 
 func isHugePages(name corev1.ResourceName) bool {
@@ -69,10 +73,13 @@ func isInteger(name corev1.ResourceName) bool {
 func overcommits(name corev1.ResourceName) bool { return isNative(name) && !isHugePages(name) }
 
 func validateResourceName(name string, at *field.Path) (problems field.ErrorList) {
+	if isStandardResource(name) {
+		return nil
+	}
 	for _, m := range validation.IsQualifiedName(name) {
 		problems = append(problems, field.Invalid(at, name, m))
 	}
-	if len(problems) == 0 && !strings.Contains(name, "/") && !standardResources().Has(name) && !isHugePages(corev1.ResourceName(name)) {
+	if len(problems) == 0 && !strings.Contains(name, "/") && !isHugePages(corev1.ResourceName(name)) {
 		problems = append(problems, field.Invalid(at, name, notQualified))
 	}
 	return problems
@@ -124,14 +131,15 @@ func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], 
 		processor = processor || name == corev1.ResourceCPU || name == corev1.ResourceMemory
 		huge = huge || isHugePages(name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Limits)) {
-		q, at := r.Limits[name], at.Child("limits").Key(string(name))
+	var room [8]corev1.ResourceName
+	for _, name := range sortedNames(room[:0], r.Limits) {
+		q, at := r.Limits[name], keyed(under(at, "limits"), string(name))
 		problems = append(problems, validateContainerResourceName(name, at)...)
 		problems = append(problems, validateQuantity(name, q, at)...)
 		note(name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
-		key := at.Child("requests").Key(string(name))
+	for _, name := range sortedNames(room[:0], r.Requests) {
+		key := keyed(under(at, "requests"), string(name))
 		problems = append(problems, validateContainerResourceName(name, key)...)
 		problems = append(problems, validateQuantity(name, r.Requests[name], key)...)
 		problems = append(problems, validateRequest(name, r, at)...)
@@ -140,7 +148,16 @@ func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], 
 	if huge && !processor {
 		problems = append(problems, field.Forbidden(at, "HugePages require cpu or memory"))
 	}
-	return append(problems, validateClaimNames(r.Claims, claims, at.Child("claims"))...)
+	return append(problems, validateClaimNames(r.Claims, claims, under(at, "claims"))...)
+}
+
+// sortedNames appends the names of resources in their order.
+func sortedNames(dst []corev1.ResourceName, list corev1.ResourceList) []corev1.ResourceName {
+	for name := range list {
+		dst = append(dst, name)
+	}
+	slices.Sort(dst)
+	return dst
 }
 
 // validateRequest compares one request with its limit.
@@ -161,7 +178,7 @@ func validateRequest(name corev1.ResourceName, r *corev1.ResourceRequirements, a
 func validateClaimNames(claims []corev1.ResourceClaim, known sets.Set[string], at *field.Path) (problems field.ErrorList) {
 	seen := sets.New[corev1.ResourceClaim]()
 	for i, c := range claims {
-		at := at.Index(i)
+		at := nth(at, i)
 		switch {
 		case c.Name == "":
 			problems = append(problems, field.Required(at, ""))
@@ -189,14 +206,14 @@ func validatePodClaims(claims []corev1.PodResourceClaim, at *field.Path) (sets.S
 	names := sets.New[string]()
 	var problems field.ErrorList
 	for i := range claims {
-		c, at := &claims[i], at.Index(i)
+		c, at := &claims[i], nth(at, i)
 		switch {
 		case c.Name == "":
 			problems = append(problems, field.Required(at.Child("name"), ""))
 		case names.Has(c.Name):
 			problems = append(problems, field.Duplicate(at.Child("name"), c.Name))
 		default:
-			problems = append(problems, dnsLabel(c.Name, at.Child("name"))...)
+			problems = append(problems, dnsLabel(c.Name, under(at, "name"))...)
 		}
 		names.Insert(c.Name)
 		switch direct, template := c.ResourceClaimName, c.ResourceClaimTemplateName; {
@@ -205,9 +222,9 @@ func validatePodClaims(claims []corev1.PodResourceClaim, at *field.Path) (sets.S
 		case direct == nil && template == nil:
 			problems = append(problems, field.Invalid(at, shown{c}, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
 		case direct != nil:
-			problems = append(problems, subdomain(*direct, at.Child("resourceClaimName"))...)
+			problems = append(problems, subdomain(*direct, under(at, "resourceClaimName"))...)
 		default:
-			problems = append(problems, subdomain(*template, at.Child("resourceClaimTemplateName"))...)
+			problems = append(problems, subdomain(*template, under(at, "resourceClaimTemplateName"))...)
 		}
 	}
 	return names, problems
@@ -232,8 +249,8 @@ func validatePodResources(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 			problems = append(problems, validateQuantity(name, list[name], at.Key(string(name)))...)
 		}
 	}
-	check(r.Limits, at.Child("limits"))
-	check(r.Requests, at.Child("requests"))
+	check(r.Limits, under(at, "limits"))
+	check(r.Requests, under(at, "requests"))
 	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
 		problems = append(problems, validateRequest(name, r, at)...)
 	}

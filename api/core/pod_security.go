@@ -45,15 +45,15 @@ func validateSecurityContext(s *corev1.SecurityContext, hostUsers *bool, at *fie
 	if s == nil {
 		return nil
 	}
-	problems := append(userID(s.RunAsUser, at.Child("runAsUser")), groupID(s.RunAsGroup, at.Child("runAsGroup"))...)
+	problems := append(userID(s.RunAsUser, under(at, "runAsUser")), groupID(s.RunAsGroup, under(at, "runAsGroup"))...)
 	if s.ProcMount != nil {
-		unsupported := allowed(at.Child("procMount"), *s.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
+		unsupported := allowed(under(at, "procMount"), *s.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
 		problems = append(problems, unsupported...)
 		if len(unsupported) == 0 && *s.ProcMount == corev1.UnmaskedProcMount && (hostUsers == nil || *hostUsers) {
 			problems = append(problems, field.Invalid(at.Child("procMount"), *s.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
 		}
 	}
-	problems = append(problems, validateSeccomp(s.SeccompProfile, at.Child("seccompProfile"))...)
+	problems = append(problems, validateSeccomp(s.SeccompProfile, under(at, "seccompProfile"))...)
 	if s.AllowPrivilegeEscalation != nil && !*s.AllowPrivilegeEscalation {
 		if s.Privileged != nil && *s.Privileged {
 			problems = append(problems, field.Invalid(at, shown{s}, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
@@ -66,20 +66,20 @@ func validateSecurityContext(s *corev1.SecurityContext, hostUsers *bool, at *fie
 			}
 		}
 	}
-	return append(problems, validateAppArmor(s.AppArmorProfile, at.Child("appArmorProfile"))...)
+	return append(problems, validateAppArmor(s.AppArmorProfile, under(at, "appArmorProfile"))...)
 }
 
 func validateSeccomp(p *corev1.SeccompProfile, at *field.Path) field.ErrorList {
 	if p == nil {
 		return nil
 	}
-	problems := oneOfSorted(at.Child("type"), p.Type, "type is required when seccompProfile is set",
+	problems := oneOfSorted(under(at, "type"), p.Type, "type is required when seccompProfile is set",
 		corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 	if p.Type == corev1.SeccompProfileTypeLocalhost {
 		if p.LocalhostProfile == nil {
 			return append(problems, field.Required(at.Child("localhostProfile"), "must be set when seccomp type is Localhost"))
 		}
-		return append(problems, descending(*p.LocalhostProfile, at.Child("localhostProfile"))...)
+		return append(problems, descending(*p.LocalhostProfile, under(at, "localhostProfile"))...)
 	}
 	if p.LocalhostProfile != nil {
 		problems = append(problems, field.Invalid(at.Child("localhostProfile"), p, "can only be set when seccomp type is Localhost"))
@@ -91,9 +91,9 @@ func validateAppArmor(p *corev1.AppArmorProfile, at *field.Path) field.ErrorList
 	if p == nil {
 		return nil
 	}
-	problems := oneOfSorted(at.Child("type"), p.Type, "type is required when appArmorProfile is set",
+	problems := oneOfSorted(under(at, "type"), p.Type, "type is required when appArmorProfile is set",
 		corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
-	at = at.Child("localhostProfile")
+	at = under(at, "localhostProfile")
 	if p.Type != corev1.AppArmorProfileTypeLocalhost {
 		if p.LocalhostProfile != nil {
 			problems = append(problems, field.Invalid(at, p.LocalhostProfile, "can only be set when AppArmor type is Localhost"))
@@ -125,7 +125,7 @@ func oneOfSorted[T ~string](at *field.Path, value T, missing string, values ...T
 // validatePodSecurity checks a pod's security context and its namespaces of the host.
 func validatePodSecurity(spec *corev1.PodSpec, at *field.Path) field.ErrorList {
 	problems := validateHostPorts(spec, at)
-	context := at.Child("securityContext")
+	context := under(at, "securityContext")
 	if s := spec.SecurityContext; s != nil {
 		problems = append(problems, groupID(s.FSGroup, context.Child("fsGroup"))...)
 		problems = append(problems, userID(s.RunAsUser, context.Child("runAsUser"))...)
@@ -175,7 +175,7 @@ func validateSysctls(list []corev1.Sysctl, at *field.Path) (problems field.Error
 	}
 	format, seen := regexp.MustCompile("^"+sysctlFormat+"$"), sets.New[string]()
 	for i, s := range list {
-		at := at.Index(i).Child("name")
+		at := under(nth(at, i), "name")
 		switch {
 		case s.Name == "":
 			problems = append(problems, field.Required(at, ""))

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
 )
 
 // Bounds of a pod's DNS configuration.
@@ -71,32 +73,39 @@ func validatePodAnnotations(p *corev1.Pod, at *field.Path) (problems field.Error
 
 // ValidatePodSpec checks what pods and pod templates share.
 func ValidatePodSpec(s *corev1.PodSpec, at *field.Path) field.ErrorList {
-	volumes, problems := validateVolumes(s.Volumes, at.Child("volumes"))
-	claims, errs := validatePodClaims(s.ResourceClaims, at.Child("resourceClaims"))
+	if len(podSpecProblems(s, nil)) == 0 { // most of the time goes into paths of problems that nobody has
+		return nil
+	}
+	return podSpecProblems(s, at)
+}
+
+func podSpecProblems(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+	volumes, problems := validateVolumes(s.Volumes, under(at, "volumes"))
+	claims, errs := validatePodClaims(s.ResourceClaims, under(at, "resourceClaims"))
 	problems = append(problems, errs...)
 	c := &podContext{spec: s, volumes: volumes, claims: claims, names: sets.New[string]()}
-	problems = append(problems, c.containers(at.Child("containers"))...)
-	problems = append(problems, c.initContainers(at.Child("initContainers"))...)
-	problems = append(problems, c.ephemeralContainers(at.Child("ephemeralContainers"))...)
-	problems = append(problems, validatePodResources(s, at.Child("resources"))...)
-	problems = append(problems, oneOf(at.Child("restartPolicy"), s.RestartPolicy,
+	problems = append(problems, c.containers(under(at, "containers"))...)
+	problems = append(problems, c.initContainers(under(at, "initContainers"))...)
+	problems = append(problems, c.ephemeralContainers(under(at, "ephemeralContainers"))...)
+	problems = append(problems, validatePodResources(s, under(at, "resources"))...)
+	problems = append(problems, oneOf(under(at, "restartPolicy"), s.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)
-	problems = append(problems, oneOf(at.Child("dnsPolicy"), s.DNSPolicy,
+	problems = append(problems, oneOf(under(at, "dnsPolicy"), s.DNSPolicy,
 		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)...)
-	problems = append(problems, metavalidation.ValidateLabels(s.NodeSelector, at.Child("nodeSelector"))...)
+	problems = append(problems, metavalidation.ValidateLabels(s.NodeSelector, under(at, "nodeSelector"))...)
 	problems = append(problems, validatePodSecurity(s, at)...)
-	problems = append(problems, validateAffinity(s.Affinity, at.Child("affinity"))...)
-	problems = append(problems, validateDNSConfig(s, at.Child("dnsConfig"))...)
+	problems = append(problems, validateAffinity(s.Affinity, under(at, "affinity"))...)
+	problems = append(problems, validateDNSConfig(s, under(at, "dnsConfig"))...)
 	for i, g := range s.ReadinessGates {
 		for _, m := range validation.IsQualifiedName(string(g.ConditionType)) {
 			problems = append(problems, field.Invalid(at.Child("readinessGates").Index(i).Child("conditionType"), g.ConditionType, m))
 		}
 	}
-	problems = append(problems, validateSchedulingGates(s.SchedulingGates, at.Child("schedulingGates"))...)
-	problems = append(problems, validateSpread(s.TopologySpreadConstraints, at.Child("topologySpreadConstraints"))...)
+	problems = append(problems, validateSchedulingGates(s.SchedulingGates, under(at, "schedulingGates"))...)
+	problems = append(problems, validateSpread(s.TopologySpreadConstraints, under(at, "topologySpreadConstraints"))...)
 	problems = append(problems, validatePodNames(s, at)...)
-	problems = append(problems, validateTolerations(s.Tolerations, at.Child("tolerations"))...)
-	problems = append(problems, validateHostAliases(s.HostAliases, at.Child("hostAliases"))...)
+	problems = append(problems, validateTolerations(s.Tolerations, under(at, "tolerations"))...)
+	problems = append(problems, validateHostAliases(s.HostAliases, under(at, "hostAliases"))...)
 	return append(problems, validatePodRest(s, at)...)
 }
 
@@ -105,7 +114,7 @@ func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	name := func(child, value string) {
 		if value != "" {
-			problems = append(problems, subdomain(value, at.Child(child))...)
+			problems = append(problems, subdomain(value, under(at, child))...)
 		}
 	}
 	name("serviceAccountName", s.ServiceAccountName)
@@ -114,16 +123,16 @@ func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 		problems = append(problems, field.Invalid(at.Child("activeDeadlineSeconds"), *d, validation.InclusiveRangeError(1, 1<<31-1)))
 	}
 	if s.Hostname != "" {
-		problems = append(problems, dnsLabel(s.Hostname, at.Child("hostname"))...)
+		problems = append(problems, dnsLabel(s.Hostname, under(at, "hostname"))...)
 	}
 	if s.Subdomain != "" {
-		problems = append(problems, dnsLabel(s.Subdomain, at.Child("subdomain"))...)
+		problems = append(problems, dnsLabel(s.Subdomain, under(at, "subdomain"))...)
 	}
 	if h := s.HostnameOverride; h != nil {
 		if len(*h) > fqdnLettersMax {
 			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, fmt.Sprintf("must be no more than %d characters", fqdnLettersMax)))
 		}
-		problems = append(problems, subdomain(*h, at.Child("hostnameOverride"))...)
+		problems = append(problems, subdomain(*h, under(at, "hostnameOverride"))...)
 		if s.SetHostnameAsFQDN != nil && *s.SetHostnameAsFQDN {
 			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, "may not be specified when setHostnameAsFQDN is true"))
 		}
@@ -136,17 +145,17 @@ func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 
 func validatePodRest(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
 	if s.PriorityClassName != "" {
-		problems = append(problems, subdomain(s.PriorityClassName, at.Child("priorityClassName"))...)
+		problems = append(problems, subdomain(s.PriorityClassName, under(at, "priorityClassName"))...)
 	}
 	if s.RuntimeClassName != nil {
-		problems = append(problems, subdomain(*s.RuntimeClassName, at.Child("runtimeClassName"))...)
+		problems = append(problems, subdomain(*s.RuntimeClassName, under(at, "runtimeClassName"))...)
 	}
 	if s.PreemptionPolicy != nil {
-		problems = append(problems, oneOf(at.Child("preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
+		problems = append(problems, oneOf(under(at, "preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
 	if len(s.Overhead) > 0 {
 		overhead := corev1.ResourceRequirements{Limits: s.Overhead}
-		for _, e := range validateResources(&overhead, nil, at.Child("overhead")) {
+		for _, e := range validateResources(&overhead, nil, under(at, "overhead")) {
 			e.Field = strings.Replace(e.Field, ".limits[", "[", 1)
 			problems = append(problems, e)
 		}
@@ -161,8 +170,8 @@ func validateOS(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
 	if s.OS.Name == "" {
 		return field.ErrorList{field.Required(at.Child("os", "name"), "cannot be empty")}
 	}
-	problems = allowed(at.Child("os"), s.OS.Name, corev1.Linux, corev1.Windows)
-	windows := at.Child("securityContext", "windowsOptions")
+	problems = allowed(under(at, "os"), s.OS.Name, corev1.Linux, corev1.Windows)
+	windows := under(at, "securityContext", "windowsOptions")
 	if s.OS.Name == corev1.Linux && s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
 		problems = append(problems, field.Forbidden(windows, "windows options cannot be set for a linux pod"))
 	}
@@ -198,6 +207,9 @@ func allowed[T ~string](at *field.Path, value T, known ...T) field.ErrorList {
 }
 
 func dnsLabel(value string, at *field.Path) (problems field.ErrorList) {
+	if resource.IsLabel(value) {
+		return nil
+	}
 	for _, m := range validation.IsDNS1123Label(value) {
 		problems = append(problems, field.Invalid(at, value, m))
 	}
@@ -206,10 +218,10 @@ func dnsLabel(value string, at *field.Path) (problems field.ErrorList) {
 
 func validateHostAliases(list []corev1.HostAlias, at *field.Path) (problems field.ErrorList) {
 	for i, a := range list {
-		at := at.Index(i)
-		problems = append(problems, validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, true, nil)...)
+		at := nth(at, i)
+		problems = append(problems, validation.IsValidIPForLegacyField(under(at, "ip"), a.IP, true, nil)...)
 		for j, name := range a.Hostnames {
-			problems = append(problems, subdomain(name, at.Child("hostnames").Index(j))...)
+			problems = append(problems, subdomain(name, nth(under(at, "hostnames"), j))...)
 		}
 	}
 	return problems
@@ -232,7 +244,7 @@ func validateDNSConfig(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 		problems = append(problems, field.Invalid(at.Child("nameservers"), c.Nameservers, fmt.Sprintf("must not have more than %v nameservers", dnsServersMax)))
 	}
 	for i, ns := range c.Nameservers {
-		problems = append(problems, validation.IsValidIPForLegacyField(at.Child("nameservers").Index(i), ns, true, nil)...)
+		problems = append(problems, validation.IsValidIPForLegacyField(nth(under(at, "nameservers"), i), ns, true, nil)...)
 	}
 	if len(c.Searches) > dnsSearchesMax {
 		problems = append(problems, field.Invalid(at.Child("searches"), c.Searches, fmt.Sprintf("must not have more than %v search paths", dnsSearchesMax)))
@@ -261,10 +273,10 @@ func validateDNSConfig(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 
 // ValidateTemplate checks a pod template: its labels, and its pod as far as a template must be sound.
 func ValidateTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
-	problems := metavalidation.ValidateLabels(t.Labels, at.Child("labels"))
-	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, at.Child("annotations"))...)
-	problems = append(problems, validatePodAnnotations(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: without(t.Annotations, corev1.MirrorPodAnnotationKey)}}, at.Child("annotations"))...)
-	problems = append(problems, ValidatePodSpec(&t.Spec, at.Child("spec"))...)
+	problems := metavalidation.ValidateLabels(t.Labels, under(at, "labels"))
+	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, under(at, "annotations"))...)
+	problems = append(problems, validatePodAnnotations(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: without(t.Annotations, corev1.MirrorPodAnnotationKey)}}, under(at, "annotations"))...)
+	problems = append(problems, ValidatePodSpec(&t.Spec, under(at, "spec"))...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		problems = append(problems, field.Forbidden(at.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
 	}
@@ -283,7 +295,7 @@ func without(m map[string]string, key string) map[string]string {
 
 // ValidateSelector checks the selector of a workload: it must be there and select something.
 func ValidateSelector(selector *metav1.LabelSelector, at *field.Path) field.ErrorList {
-	at = at.Child("selector")
+	at = under(at, "selector")
 	if selector == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
@@ -310,13 +322,13 @@ func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
 		problems = append(problems, field.Forbidden(at.Child("nodeName"), "may not be changed directly"))
 	}
 	if p.Status.NominatedNodeName != "" {
-		problems = append(problems, subdomain(p.Status.NominatedNodeName, at.Child("nominatedNodeName"))...)
+		problems = append(problems, subdomain(p.Status.NominatedNodeName, under(at, "nominatedNodeName"))...)
 	}
 	if p.Status.ObservedGeneration < 0 {
 		problems = append(problems, field.Invalid(at.Child("observedGeneration"), p.Status.ObservedGeneration, "must be a non-negative integer"))
 	}
 	problems = append(problems, validateTransitions(p, old, at)...)
-	problems = append(problems, validateIPs(p.Status.PodIPs, at.Child("podIPs"))...)
+	problems = append(problems, validateIPs(p.Status.PodIPs, under(at, "podIPs"))...)
 	if p.Status.QOSClass != old.Status.QOSClass && old.Status.QOSClass != "" {
 		problems = append(problems, field.Invalid(at.Child("qosClass"), p.Status.QOSClass, apivalidation.FieldImmutableErrorMsg))
 	}
@@ -327,7 +339,7 @@ func validateIPs(ips []corev1.PodIP, at *field.Path) (problems field.ErrorList) 
 	seen := sets.New[string]()
 	families := map[bool]bool{}
 	for i, ip := range ips {
-		problems = append(problems, validation.IsValidIPForLegacyField(at.Index(i), ip.IP, true, nil)...)
+		problems = append(problems, validation.IsValidIPForLegacyField(nth(at, i), ip.IP, true, nil)...)
 		if parsed := net.ParseIP(ip.IP); parsed != nil {
 			families[parsed.To4() == nil] = true
 		}
@@ -367,8 +379,8 @@ func validateTransitions(p, old *corev1.Pod, at *field.Path) (problems field.Err
 		}
 	}
 	if old.Spec.RestartPolicy != corev1.RestartPolicyAlways {
-		check(p.Status.ContainerStatuses, old.Status.ContainerStatuses, old.Spec.Containers, at.Child("containerStatuses"))
-		check(p.Status.InitContainerStatuses, old.Status.InitContainerStatuses, old.Spec.InitContainers, at.Child("initContainerStatuses"))
+		check(p.Status.ContainerStatuses, old.Status.ContainerStatuses, old.Spec.Containers, under(at, "containerStatuses"))
+		check(p.Status.InitContainerStatuses, old.Status.InitContainerStatuses, old.Spec.InitContainers, under(at, "initContainerStatuses"))
 	}
 	return problems
 }

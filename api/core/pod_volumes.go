@@ -29,13 +29,13 @@ func validateVolumes(volumes []corev1.Volume, at *field.Path) (volumeSet, field.
 	byName, seen := volumeSet{}, sets.New[string]()
 	var problems field.ErrorList
 	for i := range volumes {
-		v, at := &volumes[i], at.Index(i)
+		v, at := &volumes[i], nth(at, i)
 		source := validateVolumeSource(v, at)
 		switch {
 		case v.Name == "":
 			source = append(source, field.Required(at.Child("name"), ""))
 		default:
-			source = append(source, dnsLabel(v.Name, at.Child("name"))...)
+			source = append(source, dnsLabel(v.Name, under(at, "name"))...)
 		}
 		if seen.Has(v.Name) {
 			source = append(source, field.Duplicate(at.Child("name"), v.Name))
@@ -57,6 +57,9 @@ type volumeCheck struct {
 }
 
 func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
+	if problems, one := validateUsualSource(v, at); one {
+		return problems
+	}
 	var problems field.ErrorList
 	n := 0
 	for _, c := range append(fileVolumes(v), deviceVolumes(v)...) {
@@ -66,7 +69,7 @@ func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
 		case n > 0:
 			problems = append(problems, field.Forbidden(at.Child(c.field), "may not specify more than 1 volume type"))
 		case c.problems != nil:
-			problems = append(problems, c.problems(at.Child(c.field))...)
+			problems = append(problems, c.problems(under(at, c.field))...)
 		}
 		n++
 	}
@@ -74,6 +77,52 @@ func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
 		problems = append(problems, field.Required(at, "must specify a volume type"))
 	}
 	return problems
+}
+
+// validateUsualSource checks a volume that is of one of the usual types and of no other; false if it is not.
+func validateUsualSource(v *corev1.Volume, at *field.Path) (field.ErrorList, bool) {
+	rest := v.VolumeSource
+	rest.ConfigMap, rest.Secret, rest.EmptyDir, rest.Projected = nil, nil, nil, nil
+	if rest != (corev1.VolumeSource{}) {
+		return nil, false
+	}
+	switch rest = v.VolumeSource; rest {
+	case corev1.VolumeSource{ConfigMap: v.ConfigMap}:
+		if v.ConfigMap != nil {
+			return validateConfigMapVolume(v.ConfigMap, under(at, "configMap")), true
+		}
+	case corev1.VolumeSource{Secret: v.Secret}:
+		return validateSecretVolume(v.Secret, under(at, "secret")), true
+	case corev1.VolumeSource{EmptyDir: v.EmptyDir}:
+		return validateEmptyDir(v.EmptyDir, under(at, "emptyDir")), true
+	case corev1.VolumeSource{Projected: v.Projected}:
+		return validateProjectedVolume(v.Projected, under(at, "projected")), true
+	}
+	return nil, false
+}
+
+func validateConfigMapVolume(c *corev1.ConfigMapVolumeSource, at *field.Path) field.ErrorList {
+	problems := needed(at, "name", c.Name)
+	problems = append(problems, fileMode(c.DefaultMode, under(at, "defaultMode"))...)
+	return append(problems, keysToPaths(c.Items, at)...)
+}
+
+func validateSecretVolume(s *corev1.SecretVolumeSource, at *field.Path) field.ErrorList {
+	problems := needed(at, "secretName", s.SecretName)
+	problems = append(problems, fileMode(s.DefaultMode, under(at, "defaultMode"))...)
+	return append(problems, keysToPaths(s.Items, at)...)
+}
+
+func validateEmptyDir(e *corev1.EmptyDirVolumeSource, at *field.Path) field.ErrorList {
+	if e.SizeLimit != nil && e.SizeLimit.Sign() < 0 {
+		return field.ErrorList{field.Forbidden(at.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity")}
+	}
+	return nil
+}
+
+func validateProjectedVolume(p *corev1.ProjectedVolumeSource, at *field.Path) field.ErrorList {
+	problems := fileMode(p.DefaultMode, under(at, "defaultMode"))
+	return append(problems, validateProjected(p, at)...)
 }
 
 func needed(at *field.Path, values ...string) (problems field.ErrorList) {
@@ -88,50 +137,34 @@ func needed(at *field.Path, values ...string) (problems field.ErrorList) {
 // fileVolumes are the volumes that hold files of the cluster or the node.
 func fileVolumes(v *corev1.Volume) []volumeCheck {
 	return []volumeCheck{
-		{"emptyDir", v.EmptyDir != nil, func(at *field.Path) field.ErrorList {
-			if v.EmptyDir.SizeLimit != nil && v.EmptyDir.SizeLimit.Sign() < 0 {
-				return field.ErrorList{field.Forbidden(at.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity")}
-			}
-			return nil
-		}},
+		{"emptyDir", v.EmptyDir != nil, func(at *field.Path) field.ErrorList { return validateEmptyDir(v.EmptyDir, at) }},
 		{"hostPath", v.HostPath != nil, func(at *field.Path) field.ErrorList { return validateHostPath(v.HostPath, at) }},
 		{"gitRepo", v.GitRepo != nil, func(at *field.Path) field.ErrorList {
 			problems := needed(at, "repository", v.GitRepo.Repository)
-			return append(problems, descending(v.GitRepo.Directory, at.Child("directory"))...)
+			return append(problems, descending(v.GitRepo.Directory, under(at, "directory"))...)
 		}},
-		{"secret", v.Secret != nil, func(at *field.Path) field.ErrorList {
-			problems := needed(at, "secretName", v.Secret.SecretName)
-			problems = append(problems, fileMode(v.Secret.DefaultMode, at.Child("defaultMode"))...)
-			return append(problems, keysToPaths(v.Secret.Items, at)...)
-		}},
+		{"secret", v.Secret != nil, func(at *field.Path) field.ErrorList { return validateSecretVolume(v.Secret, at) }},
 		{"persistentVolumeClaim", v.PersistentVolumeClaim != nil, func(at *field.Path) field.ErrorList {
 			return needed(at, "claimName", v.PersistentVolumeClaim.ClaimName)
 		}},
 		{"downwardAPI", v.DownwardAPI != nil, func(at *field.Path) field.ErrorList {
-			problems := fileMode(v.DownwardAPI.DefaultMode, at.Child("defaultMode"))
+			problems := fileMode(v.DownwardAPI.DefaultMode, under(at, "defaultMode"))
 			for i := range v.DownwardAPI.Items {
 				problems = append(problems, validateDownwardFile(&v.DownwardAPI.Items[i], at)...)
 			}
 			return problems
 		}},
-		{"configMap", v.ConfigMap != nil, func(at *field.Path) field.ErrorList {
-			problems := needed(at, "name", v.ConfigMap.Name)
-			problems = append(problems, fileMode(v.ConfigMap.DefaultMode, at.Child("defaultMode"))...)
-			return append(problems, keysToPaths(v.ConfigMap.Items, at)...)
-		}},
-		{"projected", v.Projected != nil, func(at *field.Path) field.ErrorList {
-			problems := fileMode(v.Projected.DefaultMode, at.Child("defaultMode"))
-			return append(problems, validateProjected(v.Projected, at)...)
-		}},
+		{"configMap", v.ConfigMap != nil, func(at *field.Path) field.ErrorList { return validateConfigMapVolume(v.ConfigMap, at) }},
+		{"projected", v.Projected != nil, func(at *field.Path) field.ErrorList { return validateProjectedVolume(v.Projected, at) }},
 		{"ephemeral", v.Ephemeral != nil, func(at *field.Path) field.ErrorList {
 			if v.Ephemeral.VolumeClaimTemplate == nil {
 				return field.ErrorList{field.Required(at.Child("volumeClaimTemplate"), "")}
 			}
-			return validateClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec, at.Child("volumeClaimTemplate", "spec"))
+			return validateClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec, under(at, "volumeClaimTemplate", "spec"))
 		}},
 		{"image", v.Image != nil, func(at *field.Path) field.ErrorList {
 			problems := needed(at, "reference", v.Image.Reference)
-			return append(problems, validatePullPolicy(v.Image.PullPolicy, at.Child("pullPolicy"))...)
+			return append(problems, validatePullPolicy(v.Image.PullPolicy, under(at, "pullPolicy"))...)
 		}},
 	}
 }
@@ -191,7 +224,7 @@ func deviceVolumes(v *corev1.Volume) []volumeCheck {
 			return needed(at, "gateway", v.ScaleIO.Gateway, "system", v.ScaleIO.System, "volumeName", v.ScaleIO.VolumeName)
 		}},
 		{"csi", v.CSI != nil, func(at *field.Path) field.ErrorList {
-			problems := driverName(v.CSI.Driver, at.Child("driver"))
+			problems := driverName(v.CSI.Driver, under(at, "driver"))
 			if ref := v.CSI.NodePublishSecretRef; ref != nil && ref.Name == "" {
 				problems = append(problems, field.Required(at.Child("nodePublishSecretRef", "name"), ""))
 			}
@@ -217,11 +250,11 @@ func validateHostPath(h *corev1.HostPathVolumeSource, at *field.Path) field.Erro
 	if h.Path == "" {
 		return field.ErrorList{field.Required(at.Child("path"), "")}
 	}
-	problems := noBackSteps(h.Path, at.Child("path"))
+	problems := noBackSteps(h.Path, under(at, "path"))
 	if h.Type == nil {
 		return problems
 	}
-	return append(problems, allowed(at.Child("type"), *h.Type, corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev, corev1.HostPathDirectory,
+	return append(problems, allowed(under(at, "type"), *h.Type, corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev, corev1.HostPathDirectory,
 		corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket)...)
 }
 
@@ -249,10 +282,10 @@ func fileMode(mode *int32, at *field.Path) field.ErrorList {
 
 func keysToPaths(items []corev1.KeyToPath, at *field.Path) (problems field.ErrorList) {
 	for i, item := range items {
-		at := at.Child("items").Index(i)
+		at := nth(under(at, "items"), i)
 		problems = append(problems, needed(at, "key", item.Key)...)
-		problems = append(problems, insidePath(item.Path, at.Child("path"))...)
-		problems = append(problems, fileMode(item.Mode, at.Child("mode"))...)
+		problems = append(problems, insidePath(item.Path, under(at, "path"))...)
+		problems = append(problems, fileMode(item.Mode, under(at, "mode"))...)
 	}
 	return problems
 }
@@ -286,24 +319,24 @@ func noBackSteps(p string, at *field.Path) field.ErrorList {
 }
 
 func validateDownwardFile(f *corev1.DownwardAPIVolumeFile, at *field.Path) field.ErrorList {
-	problems := insidePath(f.Path, at.Child("path"))
+	problems := insidePath(f.Path, under(at, "path"))
 	switch {
 	case f.FieldRef != nil && f.ResourceFieldRef != nil:
 		problems = append(problems, field.Invalid(at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
 	case f.FieldRef != nil:
-		problems = append(problems, validateFieldRef(f.FieldRef, volumeFields(), at.Child("fieldRef"))...)
+		problems = append(problems, validateFieldRef(f.FieldRef, volumeFields(), under(at, "fieldRef"))...)
 	case f.ResourceFieldRef != nil:
-		problems = append(problems, validateResourceRef(f.ResourceFieldRef, true, at.Child("resourceFieldRef"))...)
+		problems = append(problems, validateResourceRef(f.ResourceFieldRef, true, under(at, "resourceFieldRef"))...)
 	default:
 		problems = append(problems, field.Required(at, "one of fieldRef and resourceFieldRef is required"))
 	}
-	return append(problems, fileMode(f.Mode, at.Child("mode"))...)
+	return append(problems, fileMode(f.Mode, under(at, "mode"))...)
 }
 
 func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problems field.ErrorList) {
 	paths := sets.New[string]()
 	for i := range p.Sources {
-		s, at := &p.Sources[i], at.Child("sources").Index(i)
+		s, at := &p.Sources[i], nth(under(at, "sources"), i)
 		n := 0
 		source := func(name string, set bool, check func(at *field.Path) field.ErrorList) {
 			switch {
@@ -312,7 +345,7 @@ func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problem
 			case n > 0:
 				problems = append(problems, field.Forbidden(at.Child(name), "may not specify more than 1 volume type per source"))
 			default:
-				problems = append(problems, check(at.Child(name))...)
+				problems = append(problems, check(under(at, name))...)
 			}
 			n++
 		}
@@ -344,7 +377,7 @@ func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problem
 			return append(validateTokenSource(s.ServiceAccountToken, at), once(at, s.ServiceAccountToken.Path)...)
 		})
 		source("clusterTrustBundle", s.ClusterTrustBundle != nil, func(at *field.Path) field.ErrorList {
-			problems := insidePath(s.ClusterTrustBundle.Path, at.Child("path"))
+			problems := insidePath(s.ClusterTrustBundle.Path, under(at, "path"))
 			return append(problems, once(at, s.ClusterTrustBundle.Path)...)
 		})
 		source("podCertificate", s.PodCertificate != nil, func(*field.Path) field.ErrorList { return nil })
@@ -368,7 +401,7 @@ func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at *field.Path
 			problems = append(problems, field.Invalid(at.Child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"))
 		}
 	}
-	return append(problems, insidePath(s.Path, at.Child("path"))...)
+	return append(problems, insidePath(s.Path, under(at, "path"))...)
 }
 
 func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, volumes volumeSet, privileged bool, at *field.Path) field.ErrorList {
@@ -379,7 +412,7 @@ func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, 
 		deviceNames.Insert(d.Name)
 	}
 	for i := range mounts {
-		m, all, at := &mounts[i], at, at.Index(i)
+		m, all, at := &mounts[i], at, nth(at, i)
 		switch {
 		case m.Name == "":
 			problems = append(problems, field.Required(at.Child("name"), ""))
@@ -400,13 +433,13 @@ func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, 
 			problems = append(problems, field.Invalid(at.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
 		}
 		if m.SubPath != "" {
-			problems = append(problems, descending(m.SubPath, all.Child("subPath"))...)
+			problems = append(problems, descending(m.SubPath, under(all, "subPath"))...)
 		}
 		if m.SubPathExpr != "" {
 			if m.SubPath != "" {
 				problems = append(problems, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 			}
-			problems = append(problems, descending(m.SubPathExpr, all.Child("subPathExpr"))...)
+			problems = append(problems, descending(m.SubPathExpr, under(all, "subPathExpr"))...)
 		}
 		problems = append(problems, validatePropagation(m, privileged, all)...)
 	}
@@ -415,14 +448,14 @@ func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, 
 
 func validatePropagation(m *corev1.VolumeMount, privileged bool, at *field.Path) (problems field.ErrorList) {
 	if p := m.MountPropagation; p != nil {
-		problems = append(problems, allowed(at.Child("mountPropagation"), *p,
+		problems = append(problems, allowed(under(at, "mountPropagation"), *p,
 			corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
 		if *p == corev1.MountPropagationBidirectional && !privileged {
 			problems = append(problems, field.Forbidden(at.Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"))
 		}
 	}
 	if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled {
-		problems = append(problems, allowed(at.Child("recursiveReadOnly"), *r,
+		problems = append(problems, allowed(under(at, "recursiveReadOnly"), *r,
 			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
 		if !m.ReadOnly {
 			problems = append(problems, field.Forbidden(at.Child("recursiveReadOnly"), "may only be specified when readOnly is true"))
@@ -442,7 +475,7 @@ func validateDevices(devices []corev1.VolumeDevice, mounts []corev1.VolumeMount,
 		mountNames.Insert(m.Name)
 	}
 	for i, d := range devices {
-		at := at.Index(i)
+		at := nth(at, i)
 		v := volumes[d.Name]
 		switch {
 		case d.Name == "":
@@ -460,7 +493,7 @@ func validateDevices(devices []corev1.VolumeDevice, mounts []corev1.VolumeMount,
 		case paths.Has(d.DevicePath):
 			problems = append(problems, field.Invalid(at.Child("devicePath"), d.DevicePath, "must be unique"))
 		default:
-			problems = append(problems, noBackSteps(d.DevicePath, at.Child("devicePath"))...)
+			problems = append(problems, noBackSteps(d.DevicePath, under(at, "devicePath"))...)
 		}
 		if mountNames.Has(d.Name) {
 			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))

@@ -20,11 +20,18 @@ func podWarnings(p *corev1.Pod) []string {
 
 // TemplateWarnings are those of the pod template at a path, such as spec.template.
 func TemplateWarnings(at *field.Path, t *corev1.PodTemplateSpec) []string {
-	return append(PodWarnings(at.Child("spec"), &t.Spec), annotationWarnings(t.Annotations, &t.Spec, at.Child("metadata", "annotations"))...)
+	return append(PodWarnings(under(at, "spec"), &t.Spec), annotationWarnings(t.Annotations, &t.Spec, under(at, "metadata", "annotations"))...)
 }
 
 // PodWarnings says what in a pod's spec is allowed but hardly meant, or deprecated.
 func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
+	if len(podSpecWarnings(nil, s)) == 0 { // paths cost more than looking
+		return nil
+	}
+	return podSpecWarnings(at, s)
+}
+
+func podSpecWarnings(at *field.Path, s *corev1.PodSpec) []string {
 	var out []string
 	warn := func(at *field.Path, format string, args ...any) {
 		out = append(out, at.String()+": "+fmt.Sprintf(format, args...))
@@ -35,7 +42,7 @@ func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		}
 	}
 	if a := s.Affinity; a != nil && a.NodeAffinity != nil {
-		out = append(out, affinityWarnings(a.NodeAffinity, at.Child("affinity", "nodeAffinity"))...)
+		out = append(out, affinityWarnings(a.NodeAffinity, under(at, "affinity", "nodeAffinity"))...)
 	}
 	for i, c := range s.TopologySpreadConstraints {
 		if text := deprecatedNodeLabel(c.TopologyKey); text != "" {
@@ -46,12 +53,12 @@ func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		}
 	}
 	for i, a := range s.HostAliases {
-		out = append(out, validation.GetWarningsForIP(at.Child("hostAliases").Index(i).Child("ip"), a.IP)...)
+		out = append(out, validation.GetWarningsForIP(nth(under(at, "hostAliases"), i).Child("ip"), a.IP)...)
 	}
-	out = append(out, volumeWarnings(s.Volumes, at.Child("volumes"))...)
+	out = append(out, volumeWarnings(s.Volumes, under(at, "volumes"))...)
 	seen := map[string]bool{}
 	for i, ref := range s.ImagePullSecrets {
-		at := at.Child("imagePullSecrets").Index(i)
+		at := nth(under(at, "imagePullSecrets"), i)
 		switch {
 		case ref.Name == "":
 			warn(at.Child("name"), "invalid empty name %q", "")
@@ -61,10 +68,10 @@ func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		seen[ref.Name] = true
 	}
 	for i := range s.InitContainers {
-		out = append(out, containerWarnings(&s.InitContainers[i], at.Child("initContainers").Index(i))...)
+		out = append(out, containerWarnings(&s.InitContainers[i], nth(under(at, "initContainers"), i))...)
 	}
 	for i := range s.Containers {
-		out = append(out, containerWarnings(&s.Containers[i], at.Child("containers").Index(i))...)
+		out = append(out, containerWarnings(&s.Containers[i], nth(under(at, "containers"), i))...)
 	}
 	out = append(out, portWarnings(s, at)...)
 	if g := s.TerminationGracePeriodSeconds; g != nil && *g < 0 {
@@ -72,51 +79,54 @@ func PodWarnings(at *field.Path, s *corev1.PodSpec) []string {
 	}
 	if s.DNSConfig != nil {
 		for i, ns := range s.DNSConfig.Nameservers {
-			out = append(out, validation.GetWarningsForIP(at.Child("dnsConfig", "nameservers").Index(i), ns)...)
+			out = append(out, validation.GetWarningsForIP(nth(under(at, "dnsConfig", "nameservers"), i), ns)...)
 		}
 	}
 	return out
 }
 
 func deprecatedNodeLabel(key string) string {
-	now := map[string]string{
-		"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14",
-		"failure-domain.beta.kubernetes.io/region": "v1.17", "failure-domain.beta.kubernetes.io/zone": "v1.17",
-		"beta.kubernetes.io/instance-type": "v1.17",
+	switch key {
+	case "beta.kubernetes.io/arch":
+		return deprecatedFor("v1.14", corev1.LabelArchStable)
+	case "beta.kubernetes.io/os":
+		return deprecatedFor("v1.14", corev1.LabelOSStable)
+	case "failure-domain.beta.kubernetes.io/region":
+		return deprecatedFor("v1.17", corev1.LabelTopologyRegion)
+	case "failure-domain.beta.kubernetes.io/zone":
+		return deprecatedFor("v1.17", corev1.LabelTopologyZone)
+	case "beta.kubernetes.io/instance-type":
+		return deprecatedFor("v1.17", corev1.LabelInstanceTypeStable)
 	}
-	instead := map[string]string{
-		"beta.kubernetes.io/arch": corev1.LabelArchStable, "beta.kubernetes.io/os": corev1.LabelOSStable,
-		"failure-domain.beta.kubernetes.io/region": corev1.LabelTopologyRegion, "failure-domain.beta.kubernetes.io/zone": corev1.LabelTopologyZone,
-		"beta.kubernetes.io/instance-type": corev1.LabelInstanceTypeStable,
-	}
-	if now[key] == "" {
-		return ""
-	}
-	return fmt.Sprintf("deprecated since %s; use %q instead", now[key], instead[key])
+	return ""
+}
+
+func deprecatedFor(since, instead string) string {
+	return fmt.Sprintf("deprecated since %s; use %q instead", since, instead)
 }
 
 func affinityWarnings(a *corev1.NodeAffinity, at *field.Path) (out []string) {
 	term := func(t *corev1.NodeSelectorTerm, at *field.Path) {
 		for i, r := range t.MatchExpressions {
 			if text := deprecatedNodeLabel(r.Key); text != "" {
-				out = append(out, fmt.Sprintf("%s: %s is %s", at.Child("matchExpressions").Index(i).Child("key"), r.Key, text))
+				out = append(out, fmt.Sprintf("%s: %s is %s", nth(under(at, "matchExpressions"), i).Child("key"), r.Key, text))
 			}
 		}
 	}
 	if r := a.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
 		for i := range r.NodeSelectorTerms {
-			term(&r.NodeSelectorTerms[i], at.Child("requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms").Index(i))
+			term(&r.NodeSelectorTerms[i], nth(under(at, "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"), i))
 		}
 	}
 	for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
-		term(&a.PreferredDuringSchedulingIgnoredDuringExecution[i].Preference, at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i).Child("preference"))
+		term(&a.PreferredDuringSchedulingIgnoredDuringExecution[i].Preference, nth(under(at, "preferredDuringSchedulingIgnoredDuringExecution"), i).Child("preference"))
 	}
 	return out
 }
 
 func volumeWarnings(volumes []corev1.Volume, at *field.Path) (out []string) {
 	for i := range volumes {
-		v, at := &volumes[i], at.Index(i)
+		v, at := &volumes[i], nth(at, i)
 		for _, old := range []struct {
 			name string
 			used bool
@@ -133,14 +143,14 @@ func volumeWarnings(volumes []corev1.Volume, at *field.Path) (out []string) {
 			{"rbd", v.RBD != nil, "deprecated in v1.28, non-functional in v1.31+"},
 		} {
 			if old.used {
-				out = append(out, at.Child(old.name).String()+": "+old.text)
+				out = append(out, under(at, old.name).String()+": "+old.text)
 			}
 		}
 		if e := v.Ephemeral; e != nil && e.VolumeClaimTemplate != nil {
 			storage := e.VolumeClaimTemplate.Spec.Resources.Requests[corev1.ResourceStorage]
 			if storage.MilliValue()%1000 != 0 {
 				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer",
-					at.Child("ephemeral", "volumeClaimTemplate").Child("spec", "resources", "requests").Key("storage"), storage.String()))
+					under(under(at, "ephemeral", "volumeClaimTemplate"), "spec", "resources", "requests").Key("storage"), storage.String()))
 			}
 		}
 	}
@@ -154,14 +164,17 @@ func containerWarnings(c *corev1.Container, at *field.Path) (out []string) {
 	}{{"limits", c.Resources.Limits}, {"requests", c.Resources.Requests}} {
 		for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 			if q, ok := list.amount[name]; ok && q.MilliValue()%1000 != 0 {
-				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", at.Child("resources", list.name).Key(string(name)), q.String()))
+				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", under(at, "resources", list.name).Key(string(name)), q.String()))
 			}
 		}
+	}
+	if !repeatsName(c.Env) {
+		return out
 	}
 	values := map[string]string{}
 	defined := map[string]bool{}
 	for i, e := range c.Env {
-		at := at.Child("env").Index(i)
+		at := nth(under(at, "env"), i)
 		if defined[e.Name] {
 			switch {
 			case e.Value == "" || !strings.Contains(e.Value, "$("+e.Name+")"):
@@ -175,6 +188,23 @@ func containerWarnings(c *corev1.Container, at *field.Path) (out []string) {
 	return out
 }
 
+// fewVars is up to which number of variables looking through them beats a map.
+const fewVars = 16
+
+func repeatsName(vars []corev1.EnvVar) bool {
+	if len(vars) > fewVars {
+		return true // perhaps
+	}
+	for i := range vars {
+		for j := range i {
+			if vars[i].Name == vars[j].Name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // portWarnings are for ports that are defined twice.
 func portWarnings(s *corev1.PodSpec, at *field.Path) (out []string) {
 	type place struct {
@@ -183,11 +213,15 @@ func portWarnings(s *corev1.PodSpec, at *field.Path) (out []string) {
 		hostPort  int32
 		hostIP    string
 	}
-	all := map[string][]place{}
+	type port struct {
+		number   int32
+		protocol corev1.Protocol
+	}
+	all := map[port][]place{}
 	for i := range s.Containers {
 		for j, p := range s.Containers[i].Ports {
-			here := place{i, at.Child("containers").Index(i).Child("ports").Index(j), p.HostPort, p.HostIP}
-			key := fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol)
+			here := place{i, nth(under(nth(under(at, "containers"), i), "ports"), j), p.HostPort, p.HostIP}
+			key := port{p.ContainerPort, p.Protocol}
 			for _, other := range all[key] {
 				if other.hostPort != p.HostPort || other.hostIP != p.HostIP {
 					continue
@@ -206,18 +240,29 @@ func portWarnings(s *corev1.PodSpec, at *field.Path) (out []string) {
 }
 
 func annotationWarnings(annotations map[string]string, s *corev1.PodSpec, at *field.Path) (out []string) {
-	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		at := at.Key(key)
-		switch {
-		case key == "scheduler.alpha.kubernetes.io/critical-pod":
-			out = append(out, at.String()+`: non-functional in v1.16+; use the "priorityClassName" field instead`)
-		case key == "seccomp.security.alpha.kubernetes.io/pod" || strings.HasPrefix(key, "container.seccomp.security.alpha.kubernetes.io/"):
-			out = append(out, at.String()+`: non-functional in v1.27+; use the "seccompProfile" field instead`)
-		case key == "security.alpha.kubernetes.io/sysctls" || key == "security.alpha.kubernetes.io/unsafe-sysctls":
-			out = append(out, at.String()+`: non-functional in v1.11+; use the "sysctls" field instead`)
-		case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
-			out = append(out, at.String()+`: deprecated since v1.30; use the "appArmorProfile" field instead`)
+	var keys []string
+	for key := range annotations {
+		if annotationWarning(key) != "" {
+			keys = append(keys, key)
 		}
 	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		out = append(out, at.Key(key).String()+": "+annotationWarning(key))
+	}
 	return out
+}
+
+func annotationWarning(key string) string {
+	switch {
+	case key == "scheduler.alpha.kubernetes.io/critical-pod":
+		return `non-functional in v1.16+; use the "priorityClassName" field instead`
+	case key == "seccomp.security.alpha.kubernetes.io/pod" || strings.HasPrefix(key, "container.seccomp.security.alpha.kubernetes.io/"):
+		return `non-functional in v1.27+; use the "seccompProfile" field instead`
+	case key == "security.alpha.kubernetes.io/sysctls" || key == "security.alpha.kubernetes.io/unsafe-sysctls":
+		return `non-functional in v1.11+; use the "sysctls" field instead`
+	case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+		return `deprecated since v1.30; use the "appArmorProfile" field instead`
+	}
+	return ""
 }
