@@ -95,6 +95,9 @@ func (a *aggregated) serves(w http.ResponseWriter, r *http.Request) bool {
 	if !a.handler.Serves(gv) {
 		return false
 	}
+	if sc := scopeOf(r); sc.info.verb == "watch" {
+		sc.begun() // when it has begun there only the other server knows
+	}
 	a.handler.ServeHTTP(w, r, gv, scopeOf(r).user)
 	return true
 }

@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,7 +23,6 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
-	"knarr.dev/api/flowcontrol"
 	"knarr.dev/api/networking"
 	"knarr.dev/api/resource"
 	"knarr.dev/api/scheduling"
@@ -40,8 +38,9 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err := s.bootstrapAll(ctx, namespaces); err != nil {
 		return err
 	}
-	var policy error
+	var policy, flows error
 	var wg sync.WaitGroup
+	wg.Go(func() { flows = s.maintainFlows(ctx) })
 	wg.Go(func() {
 		if s.cfg.Policy != nil {
 			policy = authz.Ensure(ctx, s.objects(), s.cfg.Policy)
@@ -52,7 +51,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err == nil && s.registry(networking.IPAddresses.Kind) != nil && s.registry(core.Services.Kind) != nil {
 		err = hooks.RepairAddresses(ctx, s.objects())
 	}
-	return errors.Join(err, policy, s.bootstrapAll(ctx, s.cfg.Bootstrap))
+	return errors.Join(err, policy, flows, s.bootstrapAll(ctx, s.cfg.Bootstrap))
 }
 
 func (s *Server) bootstrapAll(ctx context.Context, all []Bootstrap) error {
@@ -128,7 +127,6 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 			Ports: []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port)}},
 		},
 	}, nil)
-	s.firstLevels(add)
 	if s.advertised() {
 		s.firstEndpoints(add, port)
 	}
@@ -165,31 +163,6 @@ func ownStatus(o resource.Object, manager, version, condition string, reason boo
 		return e.Manager == manager && e.Subresource == "status"
 	})
 	o.SetManagedFields(append([]metav1.ManagedFieldsEntry{entry}, kept...))
-}
-
-// firstLevels are the objects of priority and fairness. Their specs are kept up to date unless their annotation says not to.
-func (s *Server) firstLevels(add func(*resource.Kind, resource.Object, func(resource.Object) bool)) {
-	stale := func(o resource.Object) bool {
-		return o.GetAnnotations()[flowcontrolv1.AutoUpdateAnnotationKey] == "true"
-	}
-	schemas, levels := flowcontrol.Mandatory()
-	moreSchemas, moreLevels := flowcontrol.Suggested()
-	for _, level := range append(levels, moreLevels...) {
-		add(flowcontrol.PriorityLevelConfigurations.Kind, level, func(o resource.Object) bool {
-			if stale(o) {
-				flowcontrol.PriorityLevelConfigurations.Cast(o).Spec = *level.Spec.DeepCopy()
-			}
-			return true
-		})
-	}
-	for _, schema := range append(schemas, moreSchemas...) {
-		add(flowcontrol.FlowSchemas.Kind, schema, func(o resource.Object) bool {
-			if stale(o) {
-				flowcontrol.FlowSchemas.Cast(o).Spec = *schema.Spec.DeepCopy()
-			}
-			return true
-		})
-	}
 }
 
 // advertised tells whether the service default/kubernetes leads to this server; endpoints may not be on loopback.

@@ -81,6 +81,9 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 			return
 		}
 		defer stream.close()
+		if len(stream.pending) == 0 {
+			sc.begun()
+		}
 		s.serveWatch(w, r, stream, form)
 		return
 	}

@@ -49,6 +49,7 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	case path == "debug/flags/v":
 		serveVerbosity(w, r)
 	case first == "debug" && serveProfile(w, r, rest):
+	case first == "debug" && s.serveFlows(w, r, strings.TrimPrefix(rest, "api_priority_and_fairness/")):
 	case first == "api" || first == "apis" && s.servesGroup(rest):
 		writeError(w, r, notFoundPath())
 	default:

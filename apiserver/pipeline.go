@@ -21,6 +21,7 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/apiserver/audit"
 	"knarr.dev/apiserver/authn"
+	apf "knarr.dev/apiserver/flowcontrol"
 )
 
 // pipeline is what every HTTP request passes, in this order. What follows in serveResource is the same as for requests
@@ -70,6 +71,8 @@ type scope struct {
 	answer measured
 	// outside is how long the request waited for others: webhooks, and its turn.
 	outside elsewhere
+	// ticket is for the seats of the request while it has some.
+	ticket *apf.Ticket
 }
 
 // elsewhere is time that others took, in nanoseconds.
@@ -186,36 +189,6 @@ func withGroup(user *call.Identity, group string) *call.Identity {
 	u := *user
 	u.Groups = append(u.Groups[:len(u.Groups):len(u.Groups)], group)
 	return &u
-}
-
-func (s *Server) withFlowControl(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info := scopeOf(r).info
-		if info.verb == "watch" || isLong(info) || !info.isResource {
-			next.ServeHTTP(w, r)
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
-		defer cancel()
-		done, ok := s.flow.queue(ctx, info.verb)
-		if !ok {
-			s.terminated(r, http.StatusTooManyRequests)
-			w.Header().Set("Retry-After", "1")
-			writeError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
-			return
-		}
-		defer done()
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// isLong says that a request lasts as long as its user likes.
-func isLong(i *requestInfo) bool {
-	switch i.subresource {
-	case "exec", "attach", "portforward", "log", "proxy":
-		return true
-	}
-	return false
 }
 
 func (s *Server) withAuthorization(next http.Handler) http.Handler {

@@ -29,6 +29,8 @@ type requestInfo struct {
 	fields fields.Selector
 	// labels is the label selector; nil if there is none or it is malformed.
 	labels labels.Selector
+	// query is that of requests for collections; nil for others.
+	query url.Values
 }
 
 // parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
@@ -89,6 +91,7 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 	if i.name != "" && i.verb != "watch" {
 		return
 	}
+	i.query = query
 	i.fields, _ = fields.ParseSelector(query.Get("fieldSelector")) // refused later if it is malformed
 	if s := query.Get("labelSelector"); s != "" {
 		i.labels, _ = labels.Parse(s)

@@ -10,6 +10,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -33,6 +34,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/discovery"
 	"knarr.dev/apiserver/fieldmanager"
+	apf "knarr.dev/apiserver/flowcontrol"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/merge"
 	"knarr.dev/store"
@@ -97,8 +99,13 @@ type Config struct {
 	Metrics *prometheus.Registry
 	// Components are parts of the control plane beside the store whose health ComponentStatuses tell.
 	Components []hooks.Component
-	// MaxInFlight and MaxMutatingInFlight bound requests beside watches; 400 and 200 if 0.
+	// MaxInFlight and MaxMutatingInFlight bound the requests that are carried out at once, beside watches; 400 and 200 if 0. With
+	// priority and fairness only their sum counts; without, a negative one is no bound.
 	MaxInFlight, MaxMutatingInFlight int
+	// Unfair turns priority and fairness off.
+	Unfair bool
+	// RequestTimeout is how long a request may take that does not stream; a minute if 0.
+	RequestTimeout time.Duration
 }
 
 // Bootstrap is an object that exists from the start.
@@ -122,10 +129,13 @@ type Server struct {
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
 	// memory compares objects.
-	memory  resource.Comparers
-	handler http.Handler
-	metrics *metrics
-	flow    *flow
+	memory   resource.Comparers
+	handler  http.Handler
+	metrics  *metrics
+	flows    *apf.Controller // nil without priority and fairness
+	inFlight *inFlight       // instead
+	retry    apf.Retry
+	watchers watchers
 
 	began   time.Time
 	ready   chan struct{}
@@ -157,19 +167,22 @@ func New(cfg Config) (*Server, error) {
 	if cfg.BodyTimeout <= 0 {
 		cfg.BodyTimeout = time.Minute
 	}
+	cfg.MaxInFlight, cfg.MaxMutatingInFlight = cmp.Or(cfg.MaxInFlight, defaultInFlight), cmp.Or(cfg.MaxMutatingInFlight, defaultMutatingInFlight)
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultRequestTimeout)
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
 	s := &Server{
 		cfg: cfg, hooks: map[hookKey]*hooks.Hook{},
 		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}),
-		fields: fieldmanager.New(cfg.Kinds), flow: newFlow(cfg.MaxInFlight, cfg.MaxMutatingInFlight),
+		fields: fieldmanager.New(cfg.Kinds),
 	}
 	s.metrics = newMetrics(s)
 	s.cfg.Store = measureStore(cfg.Store, s.metrics.set, cfg.Kinds)
 	if err := cfg.Metrics.Register(s.metrics.set); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	s.startFlows()
 	if err := s.addKinds(cfg.Kinds); err != nil {
 		return nil, err
 	}
@@ -250,7 +263,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.start(ctx, failed); err != nil {
 		return err
 	}
-	wg.Go(func() { s.keepFlowSchemas(ctx) })
+	wg.Go(func() { s.keepFlows(ctx) })
+	if s.flows != nil {
+		wg.Go(func() { s.flows.Run(ctx) })
+	}
 	if s.cfg.Shared && s.advertised() {
 		wg.Go(func() { s.keepEndpoints(ctx) })
 	}
@@ -305,6 +321,7 @@ func (s *Server) start(ctx context.Context, failed <-chan error) error {
 		}
 		return fmt.Errorf("make the first objects: %w", err)
 	}
+	s.configureFlows()
 	s.isReady.Store(true)
 	close(s.ready)
 	return nil

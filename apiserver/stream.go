@@ -30,6 +30,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 	if control.Flush() != nil {
 		return
 	}
+	sc := scopeOf(r)
 	f := &framer{s: s, stream: stream, form: form}
 	k := stream.r.kind
 	sent, sizes := s.metrics.watchEvents.With(k.Group, k.Resource, k.Version), s.metrics.watchSizes.With(k.Group, k.Resource, k.Version)
@@ -58,6 +59,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 		if !send(w, control, buf) {
 			return
 		}
+		sc.begun()
 		if cap(buf) > 256<<10 {
 			buf = nil
 		}

@@ -75,7 +75,7 @@ func (s *Server) decide(ctx context.Context, a *authz.Attributes) (string, error
 // Do implements call.Transport.
 func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, error) {
 	s := t.server
-	done, err := s.flow.wait(ctx, q.Verb)
+	done, err := s.admit(ctx, t.user, q)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +135,11 @@ func (a *answer) result() *call.Result {
 // Watch implements call.Transport.
 func (t *transport) Watch(ctx context.Context, q *call.Request) (call.Stream, error) {
 	q.Verb = "watch"
+	done, err := t.server.admit(ctx, t.user, q)
+	if err != nil {
+		return nil, err
+	}
+	defer done() // it has begun by then
 	finish := func(*call.Result, error) {}
 	if t.server.cfg.Audit != nil {
 		ctx, finish = t.audited(ctx, q)

@@ -54,6 +54,7 @@ type watchStream struct {
 	sent       int64           // revision of the last bookmark
 	ended      bool
 	over       bool // the resource is not served any more as it was
+	of         watched
 }
 
 // watch opens a watch for an authorized request.
@@ -97,6 +98,8 @@ func (r *registry) watch(ctx context.Context, q *call.Request) (*watchStream, er
 	if err := w.open(ctx, q, initial); err != nil {
 		return nil, err
 	}
+	w.of = watched{r.kind.Group, r.kind.Resource, q.Namespace, q.Name}
+	r.server.watchers.add(w.of, 1)
 	timeout := q.Timeout
 	if timeout <= 0 {
 		timeout = watchTimeout + rand.N(watchTimeout)
@@ -319,6 +322,7 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 }
 
 func (w *watchStream) close() {
+	w.r.server.watchers.add(w.of, -1)
 	if w.resumption != nil {
 		w.resumption.Close()
 	}

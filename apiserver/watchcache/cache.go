@@ -63,6 +63,7 @@ type Cache struct {
 	newest  atomic.Pointer[Snapshot]
 	written *atomic.Int64 // the newest revision that this process knows to be written to the kind
 	closed  chan struct{} // by Close
+	sizes   sizes
 
 	received, initialized atomic.Int64
 
@@ -260,6 +261,7 @@ func (c *Cache) publish(revision int64) {
 }
 
 func (c *Cache) entry(r *store.Record) (*Entry, error) {
+	c.sizes.add(len(r.Value))
 	if w, ok := r.Attachment.(*Written); ok {
 		return w.Entry(r.Key, r.Modified), nil
 	}
