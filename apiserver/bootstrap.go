@@ -49,7 +49,8 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	err := s.bootstrapAll(ctx, others)
 	wg.Wait()
 	if err == nil && s.registry(networking.IPAddresses.Kind) != nil && s.registry(core.Services.Kind) != nil {
-		err = hooks.RepairAddresses(ctx, s.objects())
+		s.repairs = hooks.NewRepairs(s.objects(), s.sharedKeys(), s.cfg.NodePorts)
+		err = s.repairs.Once(ctx, time.Now())
 	}
 	return errors.Join(err, policy, flows, s.bootstrapAll(ctx, s.cfg.Bootstrap))
 }
@@ -205,11 +206,19 @@ func (s *Server) firstEndpoints(add func(*resource.Kind, resource.Object, func(r
 	})
 }
 
+// sharedKeys are the keys that servers on one store share; nil for one that is alone.
+func (s *Server) sharedKeys() hooks.Keys {
+	if !s.cfg.Shared {
+		return nil
+	}
+	return s.cfg.Store
+}
+
 // builtinHooks are the hooks that need nothing but the server's objects.
 func (s *Server) builtinHooks() []hooks.Hook {
 	objects := s.objects()
 	all := []hooks.Hook{
-		hooks.Service(objects, s.cfg.ServiceCIDR, s.cfg.NodePorts),
+		hooks.Service(objects, s.sharedKeys(), s.cfg.ServiceCIDR, s.cfg.NodePorts),
 		hooks.Binding(objects), hooks.Eviction(objects), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
 		hooks.Approval(), s.componentStatus(),
 	}

@@ -122,6 +122,8 @@ type Server struct {
 	served atomic.Pointer[kinds]
 	custom *customKinds // nil if there are no CustomResourceDefinitions
 	others *aggregated  // nil if there are no APIServices
+	// repairs is nil before the start, and without Services.
+	repairs *hooks.Repairs
 
 	authorizer authz.Authorizer
 	steps      []admission.Step
@@ -266,6 +268,11 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.keepFlows(ctx) })
 	if s.flows != nil {
 		wg.Go(func() { s.flows.Run(ctx) })
+	}
+	if s.repairs != nil {
+		wg.Go(func() {
+			s.repairs.Run(ctx, func(err error) { s.cfg.Log.Warn("addresses of Services could not be checked", "err", err) })
+		})
 	}
 	if s.cfg.Shared && s.advertised() {
 		wg.Go(func() { s.keepEndpoints(ctx) })

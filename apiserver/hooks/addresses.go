@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -105,12 +106,60 @@ func (s *services) deleted(ctx context.Context, o resource.Object) {
 	for _, addr := range addressesOf(core.Services.Cast(o)) {
 		s.release(ctx, addr, o.GetNamespace(), o.GetName())
 	}
+	if ports := portsOf(core.Services.Cast(o)); s.shared != nil && len(ports) > 0 {
+		s.shared.release(ctx, ports)
+	}
 }
 
-// RepairAddresses makes the objects of addresses that Services have, and removes those that the server made for Services that are
-// gone. It is for the start: an older server made none, and a crash may leave some behind.
-func RepairAddresses(ctx context.Context, store Store) error {
-	s := &services{store: store}
+// repairEvery is how often is looked whether addresses and ports are held for the Services that have them, and for no others.
+const repairEvery = 3 * time.Minute
+
+// holdGrace is how old an address is at least that is taken back: a younger one may be on its way to a Service.
+const holdGrace = time.Minute
+
+// Repairs keeps what Services have and what is held for them equal, after crashes, deletions by hand and starts of older servers.
+type Repairs struct {
+	services services
+	leaks    map[int]int
+}
+
+// NewRepairs returns the repairs of what Service with the same keys and ports allocates.
+func NewRepairs(store Store, keys Keys, ports [2]int) *Repairs {
+	r := &Repairs{services: services{store: store}, leaks: map[int]int{}}
+	if keys != nil {
+		r.services.shared = &sharedPorts{keys: keys, ports: ports}
+	}
+	return r
+}
+
+// Once repairs what is wrong at a time.
+func (r *Repairs) Once(ctx context.Context, now time.Time) error {
+	if err := r.services.repairAddresses(ctx, now); err != nil || r.services.shared == nil {
+		return err
+	}
+	return r.services.shared.repair(ctx, r.services.store, r.leaks)
+}
+
+// Run repairs again and again until ctx ends; problems gets errors, after which it goes on.
+func (r *Repairs) Run(ctx context.Context, problems func(error)) {
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if err := r.Once(ctx, now); err != nil && ctx.Err() == nil {
+				problems(err)
+			}
+		}
+	}
+}
+
+// repairAddresses makes the objects of addresses that Services have, and removes those that the server made for Services that are
+// gone.
+func (s *services) repairAddresses(ctx context.Context, now time.Time) error {
+	store := s.store
 	want := map[netip.Addr]*corev1.Service{}
 	err := store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
 		service := core.Services.Cast(o)
@@ -131,7 +180,9 @@ func RepairAddresses(ctx context.Context, store Store) error {
 		}
 		service := want[addr]
 		if a.Labels[networking.LabelManagedBy] == networking.Allocator && (service == nil || !heldBy(a, service.Namespace, service.Name)) {
-			stale = append(stale, a)
+			if now.Sub(a.CreationTimestamp.Time) >= holdGrace {
+				stale = append(stale, a)
+			}
 		} else {
 			delete(want, addr)
 		}

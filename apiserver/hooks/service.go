@@ -28,20 +28,29 @@ type services struct {
 	store Store
 	cidr  netip.Prefix
 	ports [2]int
+	// shared are the node ports that other servers know of; nil if there are none.
+	shared *sharedPorts
 
 	mu       sync.Mutex
 	reserved map[any]bool // netip.Addr or nodePort
 }
 
-type nodePort struct {
+// nodePort is a port of all nodes. It belongs to one Service, whatever the protocol.
+type nodePort int32
+
+// port is a node port under one protocol.
+type port struct {
 	protocol corev1.Protocol
-	port     int32
+	number   int32
 }
 
 // Service returns the hook of Services. Addresses come from cidr, whose first is for default/kubernetes; node ports
-// from ports, both ends included.
-func Service(store Store, cidr netip.Prefix, ports [2]int) Hook {
+// from ports, both ends included. Servers that share a store agree on node ports with keys, which is nil for one alone.
+func Service(store Store, keys Keys, cidr netip.Prefix, ports [2]int) Hook {
 	s := &services{store: store, cidr: cidr.Masked(), ports: ports, reserved: map[any]bool{}}
+	if keys != nil {
+		s.shared = &sharedPorts{keys: keys, ports: ports}
+	}
 	return Hook{Kind: core.Services.Kind, BeforeCreate: s.create, BeforeUpdate: s.update, AfterDelete: s.deleted}
 }
 
@@ -54,14 +63,15 @@ type allocation struct {
 	request *admission.Request
 	taken   taken
 	own     taken // what the Service holds already
+	mine    taken // what it gets by this request
 	service *corev1.Service
 
 	ranges  []netip.Prefix
 	chosen  netip.Addr // the address that was taken for this request and is to be held; not valid if there is none
 	anyFree bool       // whether another address would do as well
 
-	asked taken // the node ports that the Service names
-	dry   int32 // how many ports a dry run chose
+	asked map[port]bool // the node ports that the Service names
+	dry   int32         // how many ports a dry run chose
 }
 
 func (s *services) create(ctx context.Context, r *admission.Request) error {
@@ -81,7 +91,7 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 		r.Finally(func() { s.releaseUnused(ctx, old) })
 	}
 	for attempt := 1; ; attempt++ {
-		a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, asked: taken{}, service: service}
+		a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, mine: taken{}, asked: map[port]bool{}, service: service}
 		if err := a.addressable(); err != nil {
 			return err
 		}
@@ -108,10 +118,13 @@ const addressAttempts = 16
 
 // releaseUnused releases what a Service had and has no longer.
 func (s *services) releaseUnused(ctx context.Context, old *corev1.Service) {
-	has := map[netip.Addr]bool{}
+	has, ports := map[netip.Addr]bool{}, map[int32]bool{}
 	if o, err := s.store.Get(ctx, core.Services.Kind, old.Namespace, old.Name); err == nil {
 		for _, addr := range addressesOf(core.Services.Cast(o)) {
 			has[addr] = true
+		}
+		for _, number := range portsOf(core.Services.Cast(o)) {
+			ports[number] = true
 		}
 	} else if !apierrors.IsNotFound(err) {
 		return
@@ -120,6 +133,9 @@ func (s *services) releaseUnused(ctx context.Context, old *corev1.Service) {
 		if !has[addr] {
 			s.release(ctx, addr, old.Namespace, old.Name)
 		}
+	}
+	if unused := slices.DeleteFunc(portsOf(old), func(number int32) bool { return ports[number] }); s.shared != nil && len(unused) > 0 {
+		s.shared.release(ctx, unused)
 	}
 }
 
@@ -134,41 +150,41 @@ func (s *services) allocateLocked(ctx context.Context, a *allocation, old *corev
 		return err
 	}
 	err = s.store.List(ctx, core.Services.Kind, "", func(o resource.Object) bool {
-		a.taken.add(core.Services.Cast(o))
+		a.taken.add(core.Services.Cast(o), s.shared == nil)
 		return true
 	})
 	if err != nil {
 		return err
 	}
 	if old != nil {
-		a.own.add(old)
+		a.own.add(old, true)
 	}
 	if old == nil || !hasAddress(old) { // else validation sees that it stays
 		if err := a.address(); err != nil {
 			return err
 		}
 	}
-	return a.nodePorts()
+	return a.takePorts(ctx)
 }
 
-func (t taken) add(s *corev1.Service) {
+// add adds what a Service has; without its ports where servers agree on those otherwise.
+func (t taken) add(s *corev1.Service, ports bool) {
 	for _, ip := range s.Spec.ClusterIPs {
 		if addr, err := netip.ParseAddr(ip); err == nil {
 			t[addr] = true
 		}
 	}
-	for _, p := range s.Spec.Ports {
-		if p.NodePort != 0 {
-			t[nodePort{p.Protocol, p.NodePort}] = true
-		}
+	if !ports {
+		return
 	}
-	if s.Spec.HealthCheckNodePort != 0 {
-		t[nodePort{corev1.ProtocolTCP, s.Spec.HealthCheckNodePort}] = true
+	for _, number := range portsOf(s) {
+		t[nodePort(number)] = true
 	}
 }
 
 // reserve keeps what was chosen from others until the request is over; s.mu is held.
 func (a *allocation) reserve(what any) {
+	a.mine[what] = true
 	if a.own[what] || a.request.DryRun {
 		return
 	}
@@ -180,7 +196,9 @@ func (a *allocation) reserve(what any) {
 	})
 }
 
-func (a *allocation) free(what any) bool { return a.own[what] || !a.taken[what] && !a.s.reserved[what] }
+func (a *allocation) free(what any) bool {
+	return a.own[what] || a.mine[what] || !a.taken[what] && !a.s.reserved[what]
+}
 
 func hasAddress(s *corev1.Service) bool { return s.Spec.Type != corev1.ServiceTypeExternalName }
 
@@ -356,13 +374,13 @@ func (a *allocation) nodePorts() error {
 		}
 		port, ok := a.sibling(i)
 		if !ok {
-			port, ok = a.choosePort(p.Protocol)
+			port, ok = a.choosePort()
 		}
 		if !ok {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range is full"))
 		}
 		p.NodePort = port
-		a.reserve(nodePort{p.Protocol, port})
+		a.reserve(nodePort(port))
 	}
 	if !hasHealthPort(a.service) {
 		return nil
@@ -370,32 +388,32 @@ func (a *allocation) nodePorts() error {
 	if spec.HealthCheckNodePort != 0 {
 		return a.portAsked(corev1.ProtocolTCP, spec.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))
 	}
-	port, ok := a.choosePort(corev1.ProtocolTCP)
+	port, ok := a.choosePort()
 	if !ok {
 		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a healthCheckNodePort: range is full"))
 	}
 	spec.HealthCheckNodePort = port
-	a.reserve(nodePort{corev1.ProtocolTCP, port})
+	a.reserve(nodePort(port))
 	return nil
 }
 
-func (a *allocation) portAsked(protocol corev1.Protocol, port int32, path *field.Path) error {
-	what := nodePort{protocol, port}
-	twice := a.asked[what]
-	a.asked[what] = true
+func (a *allocation) portAsked(protocol corev1.Protocol, number int32, path *field.Path) error {
+	what, asked := nodePort(number), port{protocol, number}
+	twice := a.asked[asked]
+	a.asked[asked] = true
 	switch {
 	case a.own[what]:
 		return nil
 	case twice:
-		return a.invalid(path, port, "provided port is already allocated")
+		return a.invalid(path, number, "provided port is already allocated")
 	case a.request.DryRun:
 		return nil
 	}
-	if int(port) < a.s.ports[0] || int(port) > a.s.ports[1] {
-		return a.invalid(path, port, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", a.s.ports[0], a.s.ports[1]))
+	if int(number) < a.s.ports[0] || int(number) > a.s.ports[1] {
+		return a.invalid(path, number, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", a.s.ports[0], a.s.ports[1]))
 	}
 	if !a.free(what) {
-		return a.invalid(path, port, "provided port is already allocated")
+		return a.invalid(path, number, "provided port is already allocated")
 	}
 	a.reserve(what)
 	return nil
@@ -405,14 +423,14 @@ func (a *allocation) portAsked(protocol corev1.Protocol, port int32, path *field
 func (a *allocation) sibling(i int) (int32, bool) {
 	p := a.service.Spec.Ports[i]
 	for j, other := range a.service.Spec.Ports {
-		if j != i && other.Port == p.Port && other.NodePort != 0 && other.Protocol != p.Protocol && a.free(nodePort{p.Protocol, other.NodePort}) {
+		if j != i && other.Port == p.Port && other.NodePort != 0 && other.Protocol != p.Protocol && !a.asked[port{p.Protocol, other.NodePort}] && a.free(nodePort(other.NodePort)) {
 			return other.NodePort, true
 		}
 	}
 	return 0, false
 }
 
-func (a *allocation) choosePort(protocol corev1.Protocol) (int32, bool) {
+func (a *allocation) choosePort() (int32, bool) {
 	if a.request.DryRun { // nothing is taken: like Kubernetes, number on behind the range
 		a.dry++
 		return int32(a.s.ports[1]) + 1 + a.dry, true
@@ -423,9 +441,9 @@ func (a *allocation) choosePort(protocol corev1.Protocol) (int32, bool) {
 		port := int32(a.s.ports[0] + (start+i)%n)
 		mine := false
 		for _, p := range a.service.Spec.Ports {
-			mine = mine || p.NodePort == port && p.Protocol == protocol
+			mine = mine || p.NodePort == port
 		}
-		if !mine && a.free(nodePort{protocol, port}) {
+		if !mine && a.free(nodePort(port)) {
 			return port, true
 		}
 	}
