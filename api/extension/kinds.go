@@ -22,7 +22,7 @@ func Is(d *apiextensionsv1.CustomResourceDefinition, condition apiextensionsv1.C
 	return false
 }
 
-// Kind is the kind of one version of a definition, as far as names go.
+// Kind is the kind of one version of a definition, as far as names and schema go.
 func Kind(d *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion) *resource.Kind {
 	names := d.Status.AcceptedNames
 	gvk := schema.GroupVersionKind{Group: d.Spec.Group, Version: v.Name, Kind: names.Kind}
@@ -36,6 +36,9 @@ func Kind(d *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.Custom
 			return u
 		},
 		Custom: &resource.Custom{ListKind: names.ListKind},
+	}
+	if v.Schema != nil && v.Schema.OpenAPIV3Schema != nil {
+		k.Custom.Schema = v.Schema.OpenAPIV3Schema
 	}
 	return k
 }

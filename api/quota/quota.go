@@ -150,12 +150,8 @@ func InScope(quota *corev1.ResourceQuota, o resource.Object) bool {
 	if len(wanted) == 0 {
 		return true
 	}
-	pod, ok := o.(*corev1.Pod)
-	if !ok {
-		return false
-	}
 	for i := range wanted {
-		if !podInScope(pod, &wanted[i]) {
+		if !Matches(&wanted[i], o) {
 			return false
 		}
 	}
@@ -164,14 +160,47 @@ func InScope(quota *corev1.ResourceQuota, o resource.Object) bool {
 
 // Matches tells whether one scope selects an object.
 func Matches(scope *corev1.ScopedResourceSelectorRequirement, o resource.Object) bool {
-	pod, ok := o.(*corev1.Pod)
-	return ok && podInScope(pod, scope)
+	switch o := o.(type) {
+	case *corev1.Pod:
+		return podInScope(o, scope)
+	case *corev1.PersistentVolumeClaim:
+		return claimInScope(o, scope)
+	}
+	return false
 }
 
 // HasScope tells whether a quota is about a scope.
 func HasScope(quota *corev1.ResourceQuota, scope corev1.ResourceQuotaScope) bool {
 	return slices.Contains(quota.Spec.Scopes, scope) || quota.Spec.ScopeSelector != nil &&
 		slices.ContainsFunc(quota.Spec.ScopeSelector.MatchExpressions, func(m corev1.ScopedResourceSelectorRequirement) bool { return m.ScopeName == scope })
+}
+
+// claimInScope looks at the class that a claim asks for, the one that it has and the one that it is being brought to: it counts for all.
+func claimInScope(claim *corev1.PersistentVolumeClaim, scope *corev1.ScopedResourceSelectorRequirement) bool {
+	if scope.ScopeName != corev1.ResourceQuotaScopeVolumeAttributesClass {
+		return false
+	}
+	target := ""
+	if m := claim.Status.ModifyVolumeStatus; m != nil {
+		target = m.TargetVolumeAttributesClassName
+	}
+	named := false
+	for _, name := range []string{deref(claim.Spec.VolumeAttributesClassName), deref(claim.Status.CurrentVolumeAttributesClassName), target} {
+		if name != "" {
+			if selects(scope, name) {
+				return true
+			}
+			named = true
+		}
+	}
+	return !named && selects(scope, "")
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 func podInScope(pod *corev1.Pod, scope *corev1.ScopedResourceSelectorRequirement) bool {

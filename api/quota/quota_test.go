@@ -70,3 +70,47 @@ func TestSum(t *testing.T) {
 		})
 	}
 }
+
+// What kube-apiserver v1.36 counts.
+func TestVolumeAttributesClassScope(t *testing.T) {
+	claim := func(spec, current, target string) *corev1.PersistentVolumeClaim {
+		c := &corev1.PersistentVolumeClaim{}
+		if spec != "" {
+			c.Spec.VolumeAttributesClassName = &spec
+		}
+		if current != "" {
+			c.Status.CurrentVolumeAttributesClassName = &current
+		}
+		if target != "" {
+			c.Status.ModifyVolumeStatus = &corev1.ModifyVolumeStatus{TargetVolumeAttributesClassName: target}
+		}
+		return c
+	}
+	for _, test := range []struct {
+		operator corev1.ScopeSelectorOperator
+		values   []string
+		object   resource.Object
+		want     bool
+	}{
+		{corev1.ScopeSelectorOpIn, []string{"gold"}, claim("", "", ""), false},
+		{corev1.ScopeSelectorOpIn, []string{"gold"}, claim("gold", "", ""), true},
+		{corev1.ScopeSelectorOpIn, []string{"gold"}, claim("silver", "", ""), false},
+		{corev1.ScopeSelectorOpIn, []string{"gold"}, claim("silver", "gold", "silver"), true},
+		{corev1.ScopeSelectorOpIn, []string{"gold"}, claim("silver", "silver", "gold"), true},
+		{corev1.ScopeSelectorOpNotIn, []string{"gold"}, claim("", "", ""), true},
+		{corev1.ScopeSelectorOpNotIn, []string{"gold"}, claim("gold", "", ""), false},
+		{corev1.ScopeSelectorOpNotIn, []string{"gold"}, claim("silver", "", ""), true},
+		{corev1.ScopeSelectorOpExists, nil, claim("", "", ""), false},
+		{corev1.ScopeSelectorOpExists, nil, claim("gold", "", ""), true},
+		{corev1.ScopeSelectorOpDoesNotExist, nil, claim("", "", ""), true},
+		{corev1.ScopeSelectorOpDoesNotExist, nil, claim("gold", "", ""), false},
+		{corev1.ScopeSelectorOpExists, nil, &corev1.Pod{}, false},
+	} {
+		q := &corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{ScopeSelector: &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{
+			{ScopeName: corev1.ResourceQuotaScopeVolumeAttributesClass, Operator: test.operator, Values: test.values},
+		}}}}
+		if got := InScope(q, test.object); got != test.want {
+			t.Errorf("%s %v %v: got %v", test.operator, test.values, test.object, got)
+		}
+	}
+}

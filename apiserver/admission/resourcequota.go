@@ -93,8 +93,9 @@ func (q *quotas) check(ctx context.Context, r *Request) error {
 		return err
 	}
 	wanted := quota.Usage(r.Kind, r.Object, q.now())
+	more := wanted // in scopes that the object was in already
 	if r.Verb == "update" && r.Old != nil {
-		wanted = grown(quota.Usage(r.Kind, r.Old, q.now()), wanted)
+		more = grown(quota.Usage(r.Kind, r.Old, q.now()), wanted)
 	}
 	if err := q.covered(r, list, wanted); err != nil || len(list) == 0 {
 		return err
@@ -105,7 +106,11 @@ func (q *quotas) check(ctx context.Context, r *Request) error {
 	dropped := q.prune(ctx, r.Namespace, n)
 	defer func() { q.release(r.Namespace, n, dropped+1) }()
 	for _, limits := range list {
-		if err := q.checkOne(ctx, r, n, limits, wanted); err != nil {
+		takes := wanted
+		if r.Old != nil && quota.InScope(limits, r.Old) {
+			takes = more
+		}
+		if err := q.checkOne(ctx, r, n, limits, takes); err != nil {
 			return err
 		}
 	}

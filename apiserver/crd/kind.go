@@ -81,9 +81,6 @@ func (r *family) kind(v *apiextensionsv1.CustomResourceDefinitionVersion) (*reso
 		slices.Sort(unknown)
 		return unknown, err
 	}
-	if v.Schema != nil && v.Schema.OpenAPIV3Schema != nil {
-		k.Custom.Schema = v.Schema.OpenAPIV3Schema
-	}
 	k.Default = func(o resource.Object) { s.applyDefaults(asCustom(o)) }
 	k.PrepareCreate = func(o resource.Object) {
 		u := asCustom(o)

@@ -4,7 +4,7 @@
 // Package policystatus checks the types of what ValidatingAdmissionPolicies say, and writes what is wrong into their status.
 //
 // A policy is evaluated whatever its status says: expressions see untyped objects, and a warning here is most often a
-// misspelled field. Only kinds that a policy names without wildcards are checked, ten at most. Custom resources are not.
+// misspelled field. Only kinds that a policy names without wildcards are checked, ten at most, custom resources among them.
 package policystatus
 
 import (
@@ -18,12 +18,13 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
 	"knarr.dev/api/admissionregistration"
 	"knarr.dev/api/expression"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/client"
 	"knarr.dev/controller"
@@ -38,12 +39,16 @@ func Needs() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: group, Resources: []string{"validatingadmissionpolicies"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: group, Resources: []string{"validatingadmissionpolicies/status"}, Verbs: []string{"get", "patch", "update"}},
+		{APIGroups: []string{extension.CustomResourceDefinitions.Group}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"get", "list", "watch"}},
 	}
 }
 
-// New returns the loop. kinds are those that are served.
+// New returns the loop. kinds are those that are built in.
 func New(c *client.Client, kinds []*resource.Kind) controller.Controller {
-	r := &reconciler{policies: client.Of(c, admissionregistration.ValidatingAdmissionPolicies), kinds: kinds}
+	r := &reconciler{
+		policies: client.Of(c, admissionregistration.ValidatingAdmissionPolicies), definitions: client.Of(c, extension.CustomResourceDefinitions),
+		kinds: kinds,
+	}
 	r.policies.Manager = "validatingadmissionpolicy-status-controller"
 	return controller.Controller{
 		Name: "validatingadmissionpolicy-status-controller", For: admissionregistration.ValidatingAdmissionPolicies.Kind,
@@ -52,9 +57,10 @@ func New(c *client.Client, kinds []*resource.Kind) controller.Controller {
 }
 
 type reconciler struct {
-	policies client.Resource[admissionv1.ValidatingAdmissionPolicy]
-	kinds    []*resource.Kind
-	compiler expression.Compiler
+	policies    client.Resource[admissionv1.ValidatingAdmissionPolicy]
+	definitions client.Resource[apiextensionsv1.CustomResourceDefinition]
+	kinds       []*resource.Kind
+	compiler    expression.Compiler
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key client.Key) (time.Duration, error) {
@@ -66,7 +72,15 @@ func (r *reconciler) reconcile(ctx context.Context, key client.Key) (time.Durati
 	if policy == nil || policy.DeletionTimestamp != nil || policy.Status.ObservedGeneration >= policy.Generation && policy.Status.TypeChecking != nil {
 		return 0, nil
 	}
-	warnings, err := r.plan(&policy.Spec)
+	definitions, err := r.definitions.View(ctx, client.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	kinds := slices.Clone(r.kinds)
+	for d := range definitions.All("") {
+		kinds = append(kinds, extension.Kinds(d)...)
+	}
+	warnings, err := r.plan(&policy.Spec, kinds)
 	if err != nil {
 		return 0, fmt.Errorf("check types of policy %s: %w", key, err)
 	}
@@ -77,8 +91,8 @@ func (r *reconciler) reconcile(ctx context.Context, key client.Key) (time.Durati
 	return 0, err
 }
 
-// plan returns what is wrong with the validations of a policy, for all kinds that it names.
-func (r *reconciler) plan(s *admissionv1.ValidatingAdmissionPolicySpec) ([]admissionv1.ExpressionWarning, error) {
+// plan returns what is wrong with the validations of a policy, for all of the kinds that it names.
+func (r *reconciler) plan(s *admissionv1.ValidatingAdmissionPolicySpec, kinds []*resource.Kind) ([]admissionv1.ExpressionWarning, error) {
 	var refs, texts []string
 	for i, v := range s.Validations {
 		at := fmt.Sprintf("spec.validations[%d].", i)
@@ -92,12 +106,13 @@ func (r *reconciler) plan(s *admissionv1.ValidatingAdmissionPolicySpec) ([]admis
 		variables = append(variables, [2]string{v.Name, v.Expression})
 	}
 	found := make([][]string, len(texts))
-	for _, kind := range r.named(s.MatchConstraints) {
+	params := paramType(s.ParamKind, kinds)
+	for _, kind := range named(s.MatchConstraints, kinds) {
 		object := typeOf(kind, "checked.object")
 		if object == nil {
 			continue
 		}
-		problems, err := r.compiler.Check(expression.Scope{Params: s.ParamKind != nil, Authorizer: true}, object, r.params(s.ParamKind), variables, texts)
+		problems, err := r.compiler.Check(expression.Scope{Params: s.ParamKind != nil, Authorizer: true}, object, params, variables, texts)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +132,7 @@ func (r *reconciler) plan(s *admissionv1.ValidatingAdmissionPolicySpec) ([]admis
 }
 
 // named are the kinds that rules without wildcards name, in the order of their names.
-func (r *reconciler) named(m *admissionv1.MatchResources) []*resource.Kind {
+func named(m *admissionv1.MatchResources, kinds []*resource.Kind) []*resource.Kind {
 	if m == nil {
 		return nil
 	}
@@ -127,7 +142,7 @@ func (r *reconciler) named(m *admissionv1.MatchResources) []*resource.Kind {
 		if slices.Contains(rule.APIGroups, "*") || slices.Contains(rule.APIVersions, "*") {
 			continue
 		}
-		for _, k := range r.kinds {
+		for _, k := range kinds {
 			if slices.Contains(rule.APIGroups, k.Group) && slices.Contains(rule.APIVersions, k.Version) && slices.Contains(rule.Resources, k.Resource) && !slices.Contains(out, k) {
 				out = append(out, k)
 			}
@@ -139,13 +154,13 @@ func (r *reconciler) named(m *admissionv1.MatchResources) []*resource.Kind {
 	return out[:min(len(out), maxKinds)]
 }
 
-// params is the type of the parameters; nil if it is not known.
-func (r *reconciler) params(p *admissionv1.ParamKind) *apiservercel.DeclType {
+// paramType is the type of the parameters; nil if it is not known.
+func paramType(p *admissionv1.ParamKind, kinds []*resource.Kind) *apiservercel.DeclType {
 	if p == nil {
 		return nil
 	}
 	gvk := schema.FromAPIVersionAndKind(p.APIVersion, p.Kind)
-	for _, k := range r.kinds {
+	for _, k := range kinds {
 		if k.GroupVersionKind == gvk {
 			return typeOf(k, "checked.params")
 		}
@@ -153,11 +168,13 @@ func (r *reconciler) params(p *admissionv1.ParamKind) *apiservercel.DeclType {
 	return nil
 }
 
-// typeOf is nil for custom resources.
+// typeOf is nil for custom resources without a schema.
 func typeOf(k *resource.Kind, root string) *apiservercel.DeclType {
-	o := k.New()
-	if _, custom := o.(*unstructured.Unstructured); custom {
-		return nil
+	if k.Custom == nil {
+		return expression.TypeOf(reflect.TypeOf(k.New()), root)
 	}
-	return expression.TypeOf(reflect.TypeOf(o), root)
+	if props, ok := k.Custom.Schema.(*apiextensionsv1.JSONSchemaProps); ok && props != nil {
+		return customType(props, root)
+	}
+	return nil
 }

@@ -69,14 +69,18 @@ func (r reconciler) concerned(kind *resource.Kind) func(obj, old resource.Object
 			some = old
 		}
 		var keys []client.Key
+		same, compared := false, false
 		for q := range quotas.All(some.GetNamespace()) {
-			keys = append(keys, client.KeyOf(q))
-		}
-		if len(keys) > 0 && obj != nil && old != nil {
-			now := time.Now()
-			if equality.Semantic.DeepEqual(quota.Usage(kind, obj, now), quota.Usage(kind, old, now)) {
-				return nil
+			if obj != nil && old != nil && quota.InScope(q, obj) == quota.InScope(q, old) {
+				if !compared {
+					now := time.Now()
+					same, compared = equality.Semantic.DeepEqual(quota.Usage(kind, obj, now), quota.Usage(kind, old, now)), true
+				}
+				if same {
+					continue
+				}
 			}
+			keys = append(keys, client.KeyOf(q))
 		}
 		return keys
 	}
