@@ -115,6 +115,9 @@ func (o *operation) strategicMerge(gvk schema.GroupVersionKind, old, obj resourc
 		strict = append(strict, problem.Errors()...)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	if err := readable(o.Kind, obj); err != nil {
+		return invalid(err)
+	}
 	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
 		return invalid(runtime.NewStrictDecodingError(strict))
 	}

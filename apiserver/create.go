@@ -123,8 +123,13 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err
 	}
-	if hub = a.Object; r.kind.Scope == resource.Namespaced && hub.GetNamespace() != o.Namespace {
-		return nil, apierrors.NewBadRequest(otherNamespace)
+	if hub = a.Object; r.kind.Scope == resource.Namespaced {
+		if hub.GetNamespace() == "" {
+			hub.SetNamespace(o.Namespace)
+		}
+		if hub.GetNamespace() != o.Namespace {
+			return nil, apierrors.NewBadRequest(otherNamespace)
+		}
 	}
 	b.give(r.rules(), hub)
 	a.Name = hub.GetName()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -449,7 +450,7 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		return nil, err
 	}
 	want := reg.subKind(q.Subresource)
-	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && reg.kind.Custom == nil && stated(d.Kind, want) == want {
+	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && reg.kind.Custom == nil && reg.kind.Readable == nil && stated(d.Kind, want) == want {
 		q.Object = obj
 		return nil, nil
 	}
@@ -507,8 +508,19 @@ func stated(said, want schema.GroupVersionKind) schema.GroupVersionKind {
 	return said
 }
 
+// readable returns why a decoded object of a kind cannot be understood, if so.
+func readable(k *resource.Kind, obj resource.Object) error {
+	if k.Readable == nil || reflect.TypeOf(obj) != reflect.TypeOf(k.New()) {
+		return nil
+	}
+	return k.Readable(obj)
+}
+
 // coerce brings a decoded custom object into the form of its schema, and returns what it dropped as problems.
 func coerce(k *resource.Kind, obj resource.Object) ([]error, error) {
+	if err := readable(k, obj); err != nil {
+		return nil, err
+	}
 	if _, custom := obj.(*unstructured.Unstructured); !custom || k.Custom == nil || k.Custom.Coerce == nil {
 		return nil, nil
 	}

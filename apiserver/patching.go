@@ -157,7 +157,7 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 		return err
 	}
 	_, custom := obj.(*unstructured.Unstructured)
-	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk && !custom {
+	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk && !custom && r.kind.Readable == nil {
 		return nil
 	}
 	reflect.ValueOf(obj).Elem().SetZero()

@@ -56,6 +56,8 @@ type Cluster struct {
 	anonymousRules atomic.Pointer[apiserverv1.AnonymousAuthConfig]
 	encrypted      *encryption.Store
 	encryption     *encryption.Config
+	// loopsBegun and schedulerBegun tell that this process runs them, or waits for its turn to.
+	loopsBegun, schedulerBegun atomic.Bool
 }
 
 // Start starts what config says and returns when it is ready: the API answers, and the nodes of this process are

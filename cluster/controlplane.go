@@ -58,7 +58,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config := apiserver.Config{
 		Store: c.store, Shared: c.config.Etcd.used(), Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
 		StoreSize: c.storeSize, Flags: c.config.Flags,
-		ServiceCIDR: c.serviceRange(), Listener: c.listener,
+		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
 	}
 	policy, err := authz.Bootstrap()
 	if err != nil {

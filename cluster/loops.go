@@ -71,12 +71,14 @@ func (c *Cluster) startLoops(context.Context) error {
 			return controller.Run(ctx, caller, l.New(caller, config), controller.Options{Log: c.log, Metrics: c.metrics})
 		}})
 	}
+	defer c.loopsBegun.Store(true)
 	return c.lead("kube-controller-manager", config.Reader, tasks)
 }
 
 // startScheduler starts the scheduler.
 func (c *Cluster) startScheduler(context.Context) error {
 	caller := c.Client(call.Identity{Name: "system:kube-scheduler", Groups: []string{"system:authenticated"}})
+	defer c.schedulerBegun.Store(true)
 	return c.lead("kube-scheduler", caller, []task{{"scheduler", func(ctx context.Context) error {
 		return scheduler.New(scheduler.Config{}, caller, c.log).Run(ctx)
 	}}})

@@ -57,6 +57,14 @@ var DaemonSets = resource.WithList(resource.Define(resource.Definition[appsv1.Da
 		}
 		return templateWarnings(&d.Spec.Template)
 	},
+	Readable: func(d *appsv1.DaemonSet) error {
+		text, ok := d.Annotations[appsv1.DeprecatedTemplateGeneration]
+		if !ok {
+			return nil
+		}
+		_, err := strconv.ParseInt(text, 10, 64)
+		return err
+	},
 	Hidden:  []string{appsv1.DeprecatedTemplateGeneration},
 	Columns: daemonSetColumns(),
 	Subresources: resource.Subresources[appsv1.DaemonSet]{

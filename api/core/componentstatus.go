@@ -19,6 +19,7 @@ var ComponentStatuses = resource.WithList(resource.Define(resource.Definition[co
 	Scope:      resource.Cluster,
 	Virtual:    true,
 	Verbs:      []string{"get", "list"},
+	Ageless:    true,
 	Columns: []resource.Column[corev1.ComponentStatus]{
 		{Name: "Status", Value: func(s *corev1.ComponentStatus, _ time.Time) any {
 			switch healthCondition(s).Status {

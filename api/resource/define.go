@@ -35,6 +35,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 		Validate: eraseResult[T, field.ErrorList](d.Validate), ValidateUpdate: eraseErrors2(d.ValidateUpdate),
 		Revalidate:     eraseErrors2(d.Revalidate),
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
+		Readable:       eraseResult[T, error](d.Readable),
 		Share:          eraseShare(d.Share),
 		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
 		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Hidden: d.Hidden, WarningsUpdate: eraseWarnings2(d.WarningsUpdate), Others: d.Subresources.Others,

@@ -78,6 +78,9 @@ type Definition[T any] struct {
 	// WarningsCreate are sent with a successful create, before the others.
 	WarningsCreate func(*T) []string
 
+	// Readable returns why an object that was decoded cannot be understood at all; it comes before everything else.
+	Readable func(*T) error
+
 	// Share replaces parts of an object that many objects have in common by those in memory already. It is called before
 	// an object is published.
 	Share func(*T, *Shared)
@@ -188,6 +191,7 @@ type Kind struct {
 	Warnings       func(Object) []string
 	WarningsCreate func(Object) []string
 	WarningsUpdate func(obj, old Object) []string
+	Readable       func(Object) error
 	Share          func(Object, *Shared)
 	Columns        []KindColumn
 	Ageless        bool

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"knarr.dev/api/admissionregistration"
@@ -157,7 +160,11 @@ func (d *dynamic) callMutating(ctx context.Context, r *Request, h *hook, form *r
 		return false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q attempted to modify the object, which is not supported for this operation", h.spec.Name))
 	}
 	before := r.state()
-	if err := r.patchObject(form, patch); err != nil {
+	if err := r.patchObject(d.reader, form, patch); err != nil {
+		var status *apierrors.StatusError
+		if errors.As(err, &status) {
+			return false, err
+		}
 		return false, apierrors.NewInternalError(err)
 	}
 	changed := before != r.state()
@@ -180,7 +187,7 @@ func (r *Request) annotatePatch(h *hook, patch []byte, round string) {
 }
 
 // patchObject makes a JSON patch of the object in a form.
-func (r *Request) patchObject(form *resource.Kind, patch jsonpatch.Patch) error {
+func (r *Request) patchObject(reader Reader, form *resource.Kind, patch jsonpatch.Patch) error {
 	shown, gvk, err := r.shown(form, r.Object)
 	if err != nil {
 		return err
@@ -193,16 +200,55 @@ func (r *Request) patchObject(form *resource.Kind, patch jsonpatch.Patch) error 
 	if err != nil {
 		return err
 	}
-	return r.replaceBy(form, shown, after)
+	return r.replaceBy(reader, form, gvk, shown, after)
 }
 
 // replaceBy takes the JSON of what became of the object.
-func (r *Request) replaceBy(form *resource.Kind, shown resource.Object, after []byte) error {
+func (r *Request) replaceBy(reader Reader, form *resource.Kind, gvk schema.GroupVersionKind, shown resource.Object, after []byte) error {
+	if _, custom := shown.(*unstructured.Unstructured); !custom {
+		is, err := codec.PeekKind(codec.JSON, after)
+		if err != nil {
+			return err
+		}
+		if is.Kind == "" {
+			is.Kind = gvk.Kind
+		}
+		if is.Version == "" {
+			is.Group, is.Version = gvk.Group, gvk.Version
+		}
+		if is != gvk {
+			return r.replaceByOther(reader, gvk, is, after)
+		}
+	}
 	made := blank(shown)
 	if _, err := codec.Decode(codec.JSON, after, made); err != nil {
 		return err
 	}
 	return r.replace(form, made)
+}
+
+// replaceByOther takes the JSON of an object of another kind than the request's. Kubernetes can make use of it only if it is
+// another version of the same kind.
+func (r *Request) replaceByOther(reader Reader, gvk, is schema.GroupVersionKind, after []byte) error {
+	var kind *resource.Kind
+	if schemas, ok := reader.(Schema); ok {
+		kind = schemas.KindOf(is)
+	}
+	if kind == nil || kind.Custom != nil {
+		return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", is.Kind, is.GroupVersion())
+	}
+	made := kind.New()
+	if _, err := codec.Decode(codec.JSON, after, made); err != nil {
+		return err
+	}
+	if is.GroupKind() == gvk.GroupKind() && !r.foreign() {
+		return r.replace(kind, made)
+	}
+	group, _, _ := strings.Cut(gvk.Group, ".")
+	if group == "" || group == "events" {
+		group = "core"
+	}
+	return plain(fmt.Sprintf("converting (%s.%s) to (%s.%s): unknown conversion", is.Version, is.Kind, group, gvk.Kind))
 }
 
 // validatingWebhooks asks the servers that judge objects, all at once.

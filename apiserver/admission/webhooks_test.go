@@ -12,15 +12,18 @@ import (
 	"strings"
 	"testing"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	reviewv1 "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/admissionregistration"
 	"knarr.dev/api/call"
 	"knarr.dev/api/core"
+	"knarr.dev/api/resource"
 )
 
 // hooks is a server of webhooks: the path says what it answers.
@@ -149,4 +152,39 @@ func TestMutatingWebhooks(t *testing.T) {
 	if data["seen"] != "CREATE" || data["count"] != "xx" {
 		t.Errorf("got %v: want what both webhooks did, and the first one twice", data)
 	}
+}
+
+// TestPatchToAnotherKind holds what a patch may make of an object to what kube-apiserver v1.36 answers.
+func TestPatchToAnotherKind(t *testing.T) {
+	schemas := both{world()}
+	for _, c := range []struct{ patch, want string }{
+		{`[{"op":"remove","path":"/kind"}]`, ""},
+		{`[{"op":"replace","path":"/kind","value":"Secret"}]`, "illegal base64 data at input byte 0"},
+		{`[{"op":"replace","path":"/apiVersion","value":"v2"}]`, `no kind "ConfigMap" is registered for version "v2" in scheme "pkg/runtime/scheme.go:111"`},
+		{`[{"op":"replace","path":"","value":{"kind":"Secret","apiVersion":"v1","metadata":{"name":"x"}}}]`, "converting (v1.Secret) to (core.ConfigMap): unknown conversion"},
+	} {
+		patch, err := jsonpatch.DecodePatch([]byte(c.patch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := configMap().patchObject(schemas, core.ConfigMaps.Kind, patch); !strings.Contains(text(err), c.want) || c.want == "" && err != nil {
+			t.Errorf("%s: %v, want %s", c.patch, err, c.want)
+		}
+	}
+}
+
+// both is a small store that knows two kinds.
+type both struct{ *objects }
+
+func (both) KindOf(gvk schema.GroupVersionKind) *resource.Kind {
+	for _, k := range []*resource.Kind{core.ConfigMaps.Kind, core.Secrets.Kind} {
+		if k.GroupVersionKind == gvk {
+			return k
+		}
+	}
+	return nil
+}
+
+func (both) Merge(_ *resource.Kind, obj resource.Object, _ map[string]any) (resource.Object, error) {
+	return obj, nil
 }

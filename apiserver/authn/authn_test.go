@@ -273,9 +273,17 @@ func TestDiscovery(t *testing.T) {
 		{issuer.Keys(), "application/jwk-set+json", `"alg":"ES256"`},
 	} {
 		w := httptest.NewRecorder()
-		test.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		request := httptest.NewRequest(http.MethodGet, "/", nil)
+		test.handler.ServeHTTP(w, request)
 		if !json.Valid(w.Body.Bytes()) || !strings.Contains(w.Body.String(), test.want) || w.Header().Get("Content-Type") != test.kind {
 			t.Errorf("%v %s", w.Header(), w.Body)
+		}
+		for accept, want := range map[string]int{"text/plain": 406, "text/plain, */*;q=0.1": 200, test.kind: 200, "application/*": 200} {
+			request.Header.Set("Accept", accept)
+			w := httptest.NewRecorder()
+			if test.handler.ServeHTTP(w, request); w.Code != want {
+				t.Errorf("%s as %s: %d", test.kind, accept, w.Code)
+			}
 		}
 	}
 }

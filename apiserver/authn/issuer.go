@@ -16,10 +16,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 )
 
@@ -294,13 +296,48 @@ func (i *Issuer) Keys() http.Handler {
 
 func document(contentType string, value any) http.Handler {
 	body, err := json.Marshal(value)
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		if !acceptable(strings.Join(r.Header.Values("Accept"), ","), contentType) {
+			notAcceptable(w, contentType)
 			return
 		}
 		w.Header().Set("Content-Type", contentType)
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Write(body) //nolint:errcheck // the client is gone
 	})
+}
+
+// acceptable tells whether an Accept header admits a media type.
+func acceptable(header, media string) bool {
+	if strings.TrimSpace(header) == "" {
+		return true
+	}
+	kind, _, _ := strings.Cut(media, "/")
+	for part := range strings.SplitSeq(header, ",") {
+		accepted, _, _ := strings.Cut(part, ";")
+		switch strings.TrimSpace(accepted) {
+		case media, "*/*", kind + "/*":
+			return true
+		}
+	}
+	return false
+}
+
+func notAcceptable(w http.ResponseWriter, media string) {
+	body, err := json.Marshal(&metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: http.StatusNotAcceptable,
+		Reason: metav1.StatusReasonNotAcceptable, Details: &metav1.StatusDetails{},
+		Message: "406: Not Acceptable\n\nAvailable representations: " + media,
+	})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotAcceptable)
+	w.Write(body) //nolint:errcheck // the client is gone
 }

@@ -104,10 +104,15 @@ func (g *groupKinds) versionPriority(v string) int {
 }
 
 func build(kinds []*resource.Kind, remotes []Remote) *documents {
-	d := &documents{plain: map[string]*document{}, aggregated: map[string]*document{}}
+	d := &documents{plain: map[string]*document{}, aggregated: map[string]*document{}, own: map[string]bool{}}
+	for _, k := range kinds {
+		if k.Custom == nil {
+			d.own[k.Group] = true
+		}
+	}
 	list := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
 	legacy, others := &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}, &apidiscoveryv2.APIGroupDiscoveryList{Items: []apidiscoveryv2.APIGroupDiscovery{}}
-	versions := &metav1.APIVersions{Versions: []string{}}
+	versions := &metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{}} // without apiVersion, as in Kubernetes
 	for _, g := range groupsOf(kinds, remotes) {
 		into, prefix := others, "/apis/"+g.name
 		if g.name == "" {
@@ -211,6 +216,9 @@ func subresourcesOf(k *resource.Kind) []resource.Subresource {
 func (g *groupKinds) resources(version string) *metav1.APIResourceList {
 	gv := schema.GroupVersion{Group: g.name, Version: version}
 	out := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
+	if g.name == "" {
+		out.Kind = "APIResourceList" // without apiVersion, as in Kubernetes
+	}
 	for _, e := range g.entries(version) {
 		r := metav1.APIResource{Name: e.name, SingularName: e.singular, Namespaced: e.namespaced, Kind: e.gvk.Kind, Verbs: e.verbs}
 		if k := e.kind; k != nil {

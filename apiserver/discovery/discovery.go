@@ -71,6 +71,8 @@ type documents struct {
 	plain map[string]*document
 	// aggregated has /api and /apis.
 	aggregated map[string]*document
+	// own are the groups of kinds that are no custom ones: below them all paths are the server's.
+	own map[string]bool
 }
 
 type document struct {
@@ -97,16 +99,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
 	d := docs.plain[path]
 	if d == nil {
+		if group, _, _ := strings.Cut(strings.TrimPrefix(path, "/apis/"), "/"); strings.HasPrefix(path, "/api/") || docs.own[group] {
+			status(w, r, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+			return
+		}
 		http.NotFound(w, r)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		status(w, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+		status(w, r, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
 		return
 	}
 	f, ok := choose(strings.Join(r.Header.Values("Accept"), ","), docs.aggregated[path] != nil)
 	if !ok {
-		status(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+		status(w, r, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
 			"only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf")
 		return
 	}
@@ -166,25 +172,38 @@ func (d *document) encode(media string, r *http.Request) ([]byte, error) {
 	if media == codec.YAML {
 		return yaml.JSONToYAML(b)
 	}
-	if p := r.URL.Query().Get("pretty"); p != "" && p != "0" && p != "false" {
-		var out bytes.Buffer
-		err := json.Indent(&out, b, "", "  ")
-		return out.Bytes(), err
-	}
-	return append(b, '\n'), nil
+	return indented(b, r)
 }
 
-func status(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
+// indented is JSON in the form that a client wants or that a person is likely to read.
+func indented(b []byte, r *http.Request) ([]byte, error) {
+	agent := r.UserAgent()
+	pretty := strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+	if p := r.URL.Query().Get("pretty"); p != "" {
+		pretty, _ = strconv.ParseBool(p)
+	}
+	if !pretty {
+		return append(b, '\n'), nil
+	}
+	var out bytes.Buffer
+	err := json.Indent(&out, b, "", "  ")
+	return out.Bytes(), err
+}
+
+func status(w http.ResponseWriter, r *http.Request, code int, reason metav1.StatusReason, message string) {
 	b, err := codec.EncodeJSON(schema.GroupVersionKind{Version: "v1", Kind: "Status"}, &metav1.Status{
-		Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message,
+		Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message, Details: &metav1.StatusDetails{},
 	})
+	if err == nil {
+		b, err = indented(b, r)
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", codec.JSON)
 	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n'))
+	_, _ = w.Write(b)
 }
 
 func metaKind(kind string) schema.GroupVersionKind {

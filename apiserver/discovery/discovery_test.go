@@ -52,6 +52,12 @@ func TestForms(t *testing.T) {
 		{"/apis/rbac.authorization.k8s.io/v1", "", 200, "application/json", `"storageVersionHash":"7FuwZcIIItM="`},
 		{"/apis/apps/v1", "", 200, "application/json", `{"name":"deployments/scale","singularName":"","namespaced":true,"group":"autoscaling","version":"v1","kind":"Scale","verbs":["get","patch","update"]}`},
 		{"/api/v1", "", 200, "application/json", `{"name":"bindings","singularName":"binding","namespaced":true,"kind":"Binding","verbs":["create"]}`},
+		{"/api", "", 200, "application/json", `{"kind":"APIVersions","versions":["v1"],`},
+		{"/api/v1", "", 200, "application/json", `{"kind":"APIResourceList","groupVersion":"v1",`},
+		{"/apis/apps?pretty=1", "", 200, "application/json", "{\n  \"kind\": \"APIGroup\",\n"},
+		{"/api/v2", "", 404, "application/json", "the server could not find the requested resource"},
+		{"/apis/policy/v1beta1", "", 404, "application/json", "the server could not find the requested resource"},
+		{"/apis/batch/v1beta1/cronjobs", "", 404, "application/json", "the server could not find the requested resource"},
 		{"/apis/nope", "", 404, "text/plain; charset=utf-8", "404 page not found"},
 	} {
 		w := get(t, h, c.path, "Accept", c.accept)
