@@ -204,3 +204,25 @@ func TestCustomResourceLifecycle(t *testing.T) {
 }
 
 func equal(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
+
+// Custom resources may have finalizers without a domain, as in Kubernetes, but are warned of new ones.
+func TestCustomResourceFinalizers(t *testing.T) {
+	s, _, changed := startCustom(t)
+	define(t, s, widgets(), changed)
+	o := observer{handler: s.Handler()}
+	const path = "/apis/example.com/v1/namespaces/default/widgets"
+	warn := func(f string) string {
+		return `metadata.finalizers: "` + f + `": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers`
+	}
+	made := o.send(t, "POST", path, set(widget("a", nil).Object, map[string]any{"metadata/finalizers": []string{"one", "example.com/x", "orphan"}, "spec": map[string]any{}}))
+	if made.code != 201 || !equal(made.warnings, []string{warn("one")}) {
+		t.Fatalf("create: %d %v %v", made.code, made.warnings, made.body["message"])
+	}
+	next := o.send(t, "PUT", path+"/a", set(made.body, map[string]any{"metadata/finalizers": []string{"one", "two"}}))
+	if next.code != 200 || !equal(next.warnings, []string{warn("two")}) {
+		t.Errorf("update: %d %v %v", next.code, next.warnings, next.body["message"])
+	}
+	if bad := o.send(t, "PUT", path+"/a", set(next.body, map[string]any{"metadata/finalizers": []string{"x y"}})); bad.code != 422 {
+		t.Errorf("no name at all: %d", bad.code)
+	}
+}

@@ -167,7 +167,7 @@ func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) 
 	case "events", "leases", "poddisruptionbudgets", "runtimeclasses", "apiservices":
 		return nil
 	}
-	if k.Group == admissionGroup {
+	if k.Group == admissionGroup || k.Custom != nil { // which warn
 		return nil
 	}
 	var errs field.ErrorList

@@ -34,6 +34,7 @@ func (s *Server) pipeline() http.Handler {
 		s.withImpersonation,
 		s.withAudit,
 		s.withAuthentication,
+		s.withDeadline,
 		s.withAuditID,
 		s.withRequestInfo,
 		s.withPanicRecovery,
@@ -134,6 +135,34 @@ func (s *Server) withAuditID(next http.Handler) http.Handler {
 		w.Header().Set("Audit-Id", id)
 		w.Header().Set("Cache-Control", "no-cache, private")
 		next.ServeHTTP(w, r)
+	})
+}
+
+// withDeadline takes the time limit that a request asks for, if that is shorter than the server's own.
+func (s *Server) withDeadline(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.RawQuery, "timeout=") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		info := scopeOf(r).info
+		text := r.URL.Query().Get("timeout")
+		if text == "" || info.verb == "watch" || isLong(info) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		limit, err := time.ParseDuration(text)
+		if err != nil {
+			writeError(w, r, apierrors.NewBadRequest("invalid timeout specified in the request URL - "+err.Error()))
+			return
+		}
+		if limit <= 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	podresources "k8s.io/component-helpers/resource"
 
@@ -36,6 +37,8 @@ func Usage(kind *resource.Kind, o resource.Object, now time.Time) corev1.Resourc
 		serviceUsage(usage, o)
 	case *corev1.PersistentVolumeClaim:
 		claimUsage(usage, o)
+	case *resourcev1.ResourceClaim:
+		deviceUsage(usage, o)
 	case *corev1.ConfigMap, *corev1.Secret, *corev1.ReplicationController, *corev1.ResourceQuota:
 		usage[corev1.ResourceName(kind.Resource)] = one
 	}
@@ -102,6 +105,36 @@ func claimUsage(usage corev1.ResourceList, claim *corev1.PersistentVolumeClaim) 
 		usage[prefix+corev1.ResourcePersistentVolumeClaims] = one
 		usage[prefix+corev1.ResourceRequestsStorage] = storage
 	}
+}
+
+// deviceUsage counts the devices of each class, under both names: as many as a request may get at most.
+func deviceUsage(usage corev1.ResourceList, claim *resourcev1.ResourceClaim) {
+	for i := range claim.Spec.Devices.Requests {
+		request, most := &claim.Spec.Devices.Requests[i], map[string]int64{}
+		if e := request.Exactly; e != nil {
+			most[e.DeviceClassName] = mostDevices(e.AllocationMode, e.Count)
+		}
+		for _, f := range request.FirstAvailable {
+			most[f.DeviceClassName] = max(most[f.DeviceClassName], mostDevices(f.AllocationMode, f.Count))
+		}
+		for class, n := range most {
+			for _, name := range []corev1.ResourceName{
+				corev1.ResourceName(class + ".deviceclass.resource.k8s.io/devices"),
+				corev1.ResourceName(corev1.DefaultResourceRequestsPrefix + resourcev1.ResourceDeviceClassPrefix + class),
+			} {
+				sum := usage[name]
+				sum.Add(*apiresource.NewQuantity(n, apiresource.DecimalSI))
+				usage[name] = sum
+			}
+		}
+	}
+}
+
+func mostDevices(mode resourcev1.DeviceAllocationMode, count int64) int64 {
+	if mode == resourcev1.DeviceAllocationModeAll {
+		return resourcev1.AllocationResultsMaxSize
+	}
+	return count
 }
 
 // Unspecified words which containers lack a request or limit that the quota counts: a pod without could not be counted.

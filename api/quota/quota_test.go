@@ -10,11 +10,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"knarr.dev/api/core"
+	"knarr.dev/api/devices"
 	"knarr.dev/api/resource"
 )
 
@@ -111,6 +113,38 @@ func TestVolumeAttributesClassScope(t *testing.T) {
 		}}}}
 		if got := InScope(q, test.object); got != test.want {
 			t.Errorf("%s %v %v: got %v", test.operator, test.values, test.object, got)
+		}
+	}
+}
+
+// What kube-apiserver v1.36 counts for claims.
+func TestDevices(t *testing.T) {
+	exactly := func(mode resourcev1.DeviceAllocationMode, n int64) resourcev1.DeviceRequest {
+		return resourcev1.DeviceRequest{Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gold", AllocationMode: mode, Count: n}}
+	}
+	sub := func(class string, mode resourcev1.DeviceAllocationMode, n int64) resourcev1.DeviceSubRequest {
+		return resourcev1.DeviceSubRequest{DeviceClassName: class, AllocationMode: mode, Count: n}
+	}
+	const exact, all = resourcev1.DeviceAllocationModeExactCount, resourcev1.DeviceAllocationModeAll
+	for _, test := range []struct {
+		requests     []resourcev1.DeviceRequest
+		gold, silver int64
+	}{
+		{[]resourcev1.DeviceRequest{exactly(exact, 3), exactly(exact, 1)}, 4, 0},
+		{[]resourcev1.DeviceRequest{exactly(all, 0)}, 32, 0},
+		{[]resourcev1.DeviceRequest{{FirstAvailable: []resourcev1.DeviceSubRequest{sub("gold", exact, 2), sub("gold", exact, 5)}}}, 5, 0},
+		{[]resourcev1.DeviceRequest{{FirstAvailable: []resourcev1.DeviceSubRequest{sub("gold", exact, 2), sub("silver", exact, 5)}}}, 2, 5},
+		{[]resourcev1.DeviceRequest{{FirstAvailable: []resourcev1.DeviceSubRequest{sub("gold", exact, 2), sub("gold", all, 0)}}}, 32, 0},
+	} {
+		claim := &resourcev1.ResourceClaim{Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: test.requests}}}
+		usage := Usage(devices.ResourceClaims.Kind, claim, time.Time{})
+		for name, want := range map[corev1.ResourceName]int64{
+			"gold.deviceclass.resource.k8s.io/devices": test.gold, "requests.deviceclass.resource.kubernetes.io/gold": test.gold,
+			"silver.deviceclass.resource.k8s.io/devices": test.silver, "count/resourceclaims.resource.k8s.io": 1,
+		} {
+			if got := usage[name]; got.Value() != want {
+				t.Errorf("%v: %s is %v, want %d", test.requests, name, got.Value(), want)
+			}
 		}
 	}
 }

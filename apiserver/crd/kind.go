@@ -7,10 +7,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -93,6 +95,10 @@ func (r *family) kind(v *apiextensionsv1.CustomResourceDefinitionVersion) (*reso
 	k.PrepareUpdate = func(o, before resource.Object) {
 		_ = s.coerce(asCustom(o), false, nil)
 		prepareUpdate(asCustom(o), asCustom(before), hasStatus)
+	}
+	k.WarningsCreate = func(o resource.Object) []string { return finalizerWarnings(o.GetFinalizers(), nil) }
+	k.WarningsUpdate = func(o, before resource.Object) []string {
+		return finalizerWarnings(o.GetFinalizers(), before.GetFinalizers())
 	}
 	var scale *apiextensionsv1.CustomResourceSubresourceScale
 	if v.Subresources != nil {
@@ -245,4 +251,16 @@ func (r *family) warning(v *apiextensionsv1.CustomResourceDefinitionVersion) str
 		return name(v.Name) + " is deprecated"
 	}
 	return name(v.Name) + " is deprecated; use " + name(best)
+}
+
+// finalizerWarnings are about new finalizers without a domain, which only custom resources may have.
+func finalizerWarnings(finalizers, before []string) (out []string) {
+	for _, f := range finalizers {
+		switch {
+		case slices.Contains(before, f), strings.Contains(f, "/"), f == metav1.FinalizerOrphanDependents, f == metav1.FinalizerDeleteDependents, f == "kubernetes":
+		default:
+			out = append(out, fmt.Sprintf("metadata.finalizers: %q: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers", f))
+		}
+	}
+	return out
 }
