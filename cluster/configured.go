@@ -174,6 +174,9 @@ func (c *Cluster) encryptStore(context.Context) error {
 	s := &c.config.Security
 	c.encryption = encryption.NewConfig(api.Kinds())
 	c.encrypted = encryption.Wrap(c.store, c.encryption)
+	if e := c.config.Etcd; e.used() && e.Prefix != "" {
+		c.encrypted.Stored(storeBase, strings.TrimSuffix(e.Prefix, "/"))
+	}
 	c.store = c.encrypted
 	return c.follow("encryptionProviderConfig", s.EncryptionProviderConfig, s.EncryptionProviderConfigAutomaticReload, func(data []byte) error {
 		return c.encryption.Set(data, c.log)

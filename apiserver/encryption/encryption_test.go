@@ -96,6 +96,45 @@ func TestReadsWhatKubernetesWrote(t *testing.T) {
 	}
 }
 
+// observedElsewhere is what kube-apiserver v1.36 with --etcd-prefix=/other wrote for the Secret enc/ks, with aesgcm and a key of 32 k.
+const observedElsewhere = "azhzOmVuYzphZXNnY206djE6azE6ESniJcrQYqPgsRHEtELgQ8UQJzPb0+cau+Q+x+uNcSRrrSnXyifXj6uxwXSWjmDfyxAUqReK9MTaotqnOlMG4oajg3BT9QXgyQ7TFqYShvpCR5HCvUqjVzuvEx6LOETFeQb8g4pxpUzpSCRFuu6g9iXi+sTKxw3dV8FjC0+GbMMLjZCMgbAq/WlBFWzfoG/AkSKKyDoPdrAzadbbV4eK+jvsXlRqAuqdh4xSkJQQ5vTHoj0TR3Z/xEwfCu15T2PDvmYd2tpsNCRJpWFz493M0RPK4kBs9AA+5zGNvsXKsEkMzzcO9feiQmBx"
+
+func TestValuesAreBoundToTheirStoredKeys(t *testing.T) {
+	plain, err := pebble.Open("store", pebble.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	value, err := base64.StdEncoding.DecodeString(observedElsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "/registry/secrets/enc/ks"
+	if _, err := plain.Write(t.Context(), store.Op{Key: key, Value: value, Expect: store.Any}); err != nil {
+		t.Fatal(err)
+	}
+	c := NewConfig(api.Kinds())
+	file := "{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{aesgcm: {keys: [{name: k1, secret: " +
+		base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32)) + "}]}}]}]}"
+	if err := c.Set([]byte(file), silent); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Wrap(plain, c).Read(t.Context(), store.Query{Key: key}); err == nil {
+		t.Error("a value of another key was read")
+	}
+	s := Wrap(plain, c).Stored("/registry", "/other")
+	page, err := s.Read(t.Context(), store.Query{Key: key})
+	if err != nil || !bytes.HasPrefix(page.Records[0].Value, []byte("k8s\x00")) {
+		t.Fatal(page, err)
+	}
+	if _, err := s.Write(t.Context(), store.Op{Key: key, Value: []byte("x"), Expect: store.Any}); err != nil {
+		t.Fatal(err)
+	}
+	if page, err := s.Read(t.Context(), store.Query{Key: key}); err != nil || string(page.Records[0].Value) != "x" {
+		t.Error(page, err)
+	}
+}
+
 func TestRules(t *testing.T) {
 	c := NewConfig(api.Kinds())
 	box := func(name string) string {

@@ -5,6 +5,7 @@ package encryption
 
 import (
 	"context"
+	"strings"
 
 	"knarr.dev/store"
 )
@@ -12,11 +13,27 @@ import (
 // Store is a store whose values are encrypted in another one.
 type Store struct {
 	store.Store
-	config *Config
+	config       *Config
+	base, prefix string
 }
 
 // Wrap returns a store in front of s.
 func Wrap(s store.Store, config *Config) *Store { return &Store{Store: s, config: config} }
+
+// Stored says that keys of s which begin with base begin with prefix where they are stored in the end: there, values are bound to their
+// keys.
+func (s *Store) Stored(base, prefix string) *Store {
+	s.base, s.prefix = base, prefix
+	return s
+}
+
+// bound is what the value of a key is bound to.
+func (s *Store) bound(key string) string {
+	if rest, ok := strings.CutPrefix(key, s.base); ok {
+		return s.prefix + rest
+	}
+	return key
+}
 
 // Read implements store.Store.
 func (s *Store) Read(ctx context.Context, q store.Query) (store.Page, error) {
@@ -38,7 +55,7 @@ func (s *Store) open(ctx context.Context, r *store.Record) error {
 	if t == nil || r.Value == nil {
 		return nil
 	}
-	plain, _, err := t.decrypt(ctx, r.Value, r.Key)
+	plain, _, err := t.decrypt(ctx, r.Value, s.bound(r.Key))
 	if err == nil {
 		r.Value = plain
 	}
@@ -54,7 +71,7 @@ func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
 	plain := op.Value
 	if plain != nil {
 		var err error
-		if op.Value, err = t.encrypt(ctx, plain, op.Key); err != nil {
+		if op.Value, err = t.encrypt(ctx, plain, s.bound(op.Key)); err != nil {
 			return store.Record{}, err
 		}
 	}
@@ -80,7 +97,7 @@ func (s *Store) Stale(ctx context.Context, key string) (bool, error) {
 	if err != nil || len(page.Records) == 0 {
 		return false, err
 	}
-	_, stale, err := t.decrypt(ctx, page.Records[0].Value, key)
+	_, stale, err := t.decrypt(ctx, page.Records[0].Value, s.bound(key))
 	return stale, err
 }
 

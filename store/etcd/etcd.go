@@ -108,6 +108,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{client: client, options: o, slots: make(chan struct{}, maxInFlight)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	revision, err := s.greet(ctx)
+	if err == nil {
+		err = s.newEnough(ctx)
+	}
 	if err != nil {
 		s.cancel()
 		return nil, errors.Join(fmt.Errorf("open etcd %s: %w", strings.Join(o.Endpoints, ","), err), client.Close())
@@ -140,6 +143,37 @@ func (s *Store) greet(ctx context.Context) (int64, error) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// newEnough asks each member for its version. Members that do not answer are passed over.
+func (s *Store) newEnough(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout/4)
+	defer cancel()
+	for _, endpoint := range s.options.Endpoints {
+		status, err := s.client.Status(ctx, endpoint)
+		if err != nil {
+			continue
+		}
+		if !supported(status.Version) {
+			return fmt.Errorf("%s is etcd %s, which sends progress notifications too early: 3.4.31, 3.5.13 or newer is needed", endpoint, status.Version)
+		}
+	}
+	return nil
+}
+
+// supported tells whether consistent reads may rely on the progress notifications of a version.
+func supported(version string) bool {
+	var major, minor, patch int
+	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); n < 3 {
+		return true // a build of somebody's own
+	}
+	switch {
+	case major != 3:
+		return major > 3
+	case minor < 4, minor == 4 && patch < 31, minor == 5 && patch < 13:
+		return false
+	}
+	return true
 }
 
 // Close disconnects. Requests without an answer fail with store.ErrClosed.

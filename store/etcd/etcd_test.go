@@ -30,3 +30,14 @@ func TestContract(t *testing.T) {
 		return open(t, server, fmt.Sprintf("/contract-%d", n))
 	}})
 }
+
+func TestSupportedVersions(t *testing.T) {
+	for version, want := range map[string]bool{
+		"3.3.27": false, "3.4.30": false, "3.4.31": true, "3.5.0": false, "3.5.12": false, "3.5.13": true, "3.6.0": true, "3.6.0-rc.1": true,
+		"4.0.0": true, "2.3.8": false, "main": true,
+	} {
+		if supported(version) != want {
+			t.Errorf("%s: %v", version, !want)
+		}
+	}
+}
