@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -81,6 +82,9 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	name := nameRule(k)
 	meta := field.NewPath("metadata")
 	errs := validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
+	if obj.GetName() != "" && (k.Resource == "events" && k.Group == "" || k.Resource == "deviceclasses") { // which look at names alone
+		errs = slices.DeleteFunc(errs, func(e *field.Error) bool { return e.Field == "metadata.generateName" })
+	}
 	return append(errs, finalizerProblems(k, obj, meta)...)
 }
 
@@ -164,10 +168,10 @@ func plainChange(obj, old resource.Object) bool {
 // finalizerProblems finds finalizers that are neither standard nor have a domain, which most kinds refuse.
 func finalizerProblems(k *resource.Kind, obj resource.Object, meta *field.Path) field.ErrorList {
 	switch k.Resource {
-	case "events", "leases", "poddisruptionbudgets", "runtimeclasses", "apiservices":
+	case "leases", "poddisruptionbudgets", "runtimeclasses", "apiservices", "customresourcedefinitions":
 		return nil
 	}
-	if k.Group == admissionGroup || k.Custom != nil { // which warn
+	if k.Group == admissionGroup || k.Custom != nil || k.Resource == "events" && k.Group == "" { // custom resources warn
 		return nil
 	}
 	var errs field.ErrorList

@@ -63,7 +63,7 @@ func paramRefProblems(r *admissionv1.ParamRef, at *field.Path) field.ErrorList {
 	if r.Name == "" && r.Selector == nil {
 		problems = append(problems, field.Required(at, "one of name or selector must be specified"))
 	}
-	if r.ParameterNotFoundAction == nil {
+	if r.ParameterNotFoundAction == nil || *r.ParameterNotFoundAction == "" {
 		return append(problems, field.Required(at.Child("parameterNotFoundAction"), ""))
 	}
 	if a := *r.ParameterNotFoundAction; a != admissionv1.DenyAction && a != admissionv1.AllowAction {

@@ -52,7 +52,7 @@ func matchProblems(m *admissionv1.MatchResources, at *field.Path) field.ErrorLis
 }
 
 func namedRuleProblems(r *admissionv1.NamedRuleWithOperations, at *field.Path) field.ErrorList {
-	problems := ruleProblems(&r.RuleWithOperations, at)
+	var problems field.ErrorList
 	seen := map[string]bool{}
 	for i, name := range r.ResourceNames {
 		problems = append(problems, resourceNameProblems(name, at.Child("resourceNames").Index(i))...)
@@ -61,7 +61,7 @@ func namedRuleProblems(r *admissionv1.NamedRuleWithOperations, at *field.Path) f
 		}
 		seen[name] = true
 	}
-	return problems
+	return append(problems, ruleProblems(&r.RuleWithOperations, at)...)
 }
 
 // ruleProblems are the problems of one rule.

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -41,7 +40,7 @@ func Tolerations(list []corev1.Toleration, at *field.Path) field.ErrorList {
 
 // Overhead checks resources as the limits of a container.
 func Overhead(list corev1.ResourceList, at *field.Path) field.ErrorList {
-	return validateResources(&corev1.ResourceRequirements{Limits: list}, sets.New[string](), at)
+	return validateResources(&corev1.ResourceRequirements{Limits: list}, validateContainerResourceName, at)
 }
 
 // ExtendedResource tells whether a resource's name is one that Kubernetes leaves to others.

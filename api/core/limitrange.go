@@ -101,7 +101,12 @@ func validateLimit(l *corev1.LimitRangeItem, at *field.Path) field.ErrorList {
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(list.amount)) {
-			problems = append(problems, validateResourceName(string(name), at.Child(list.name).Key(string(name)))...)
+			key := at.Child(list.name).Key(string(name))
+			if l.Type == corev1.LimitTypePod || l.Type == corev1.LimitTypeContainer {
+				problems = append(problems, validateContainerResourceName(name, key)...)
+			} else {
+				problems = append(problems, validateResourceName(string(name), key)...)
+			}
 			names.Insert(name)
 		}
 	}
@@ -127,22 +132,21 @@ func compareLimits(l *corev1.LimitRangeItem, name corev1.ResourceName, at *field
 		return nil
 	}
 	least, most, request, limit, ratio := amount(l.Min), amount(l.Max), amount(l.DefaultRequest), amount(l.Default), amount(l.MaxLimitRequestRatio)
-	order := func(child string, small, large *apiresource.Quantity, smallName, largeName string) {
+	if l.Type == corev1.LimitTypePod {
+		request, limit = nil, nil
+	}
+	order := func(child string, value, small, large *apiresource.Quantity, smallName, largeName string) {
 		if small != nil && large != nil && small.Cmp(*large) > 0 {
-			value := large
-			if child == smallName || child == "defaultRequest" && smallName != "min" {
-				value = small
-			}
 			problems = append(problems, field.Invalid(at.Child(child).Key(string(name)), value.String(),
 				fmt.Sprintf("%s value %s is greater than %s value %s", smallName, small.String(), largeName, large.String())))
 		}
 	}
-	order("min", least, most, "min", "max")
-	order("defaultRequest", least, request, "min", "default request")
-	order("defaultRequest", request, most, "default request", "max")
-	order("defaultRequest", request, limit, "default request", "default limit")
-	order("default", least, limit, "min", "default")
-	order("default", limit, most, "default", "max")
+	order("min", least, least, most, "min", "max")
+	order("defaultRequest", request, least, request, "min", "default request")
+	order("defaultRequest", request, request, most, "default request", "max")
+	order("defaultRequest", request, request, limit, "default request", "default limit")
+	order("default", least, least, limit, "min", "default")
+	order("default", most, limit, most, "default", "max")
 	if ratio != nil && ratio.Cmp(*apiresource.NewQuantity(1, apiresource.DecimalSI)) < 0 {
 		problems = append(problems, field.Invalid(at.Child("maxLimitRequestRatio").Key(string(name)), ratio.String(), fmt.Sprintf("ratio %s is less than 1", ratio.String())))
 	}

@@ -161,9 +161,9 @@ func validateQuobyte(q *corev1.QuobyteVolumeSource, at *field.Path) (problems fi
 				problems = append(problems, field.Invalid(at.Child("registry"), q.Registry, pairs))
 			}
 		}
-	}
-	if len(q.Tenant) >= tenantMax+1 {
-		problems = append(problems, field.Required(at.Child("tenant"), "must be a UUID and may not exceed a length of 64 characters"))
+		if len(q.Tenant) > tenantMax {
+			problems = append(problems, field.Required(at.Child("tenant"), "must be a UUID and may not exceed a length of 64 characters"))
+		}
 	}
 	return append(problems, needed(at, "volume", q.Volume)...)
 }
@@ -254,16 +254,21 @@ func validateAzureDisk(d *corev1.AzureDiskVolumeSource, at *field.Path) field.Er
 }
 
 func validateStorageOS(s *corev1.StorageOSPersistentVolumeSource, at *field.Path) (problems field.ErrorList) {
-	if s.VolumeName == "" {
-		problems = append(problems, field.Required(at.Child("volumeName"), ""))
-	} else {
-		problems = append(problems, dnsLabel(s.VolumeName, at.Child("volumeName"))...)
-	}
-	if s.VolumeNamespace != "" {
-		problems = append(problems, dnsLabel(s.VolumeNamespace, at.Child("volumeNamespace"))...)
-	}
+	problems = storageOSNames(s.VolumeName, s.VolumeNamespace, at)
 	if s.SecretRef != nil {
 		problems = append(problems, needed(at.Child("secretRef"), "name", s.SecretRef.Name, "namespace", s.SecretRef.Namespace)...)
+	}
+	return problems
+}
+
+func storageOSNames(volume, namespace string, at *field.Path) (problems field.ErrorList) {
+	if volume == "" {
+		problems = append(problems, field.Required(at.Child("volumeName"), ""))
+	} else {
+		problems = append(problems, dnsLabel(volume, at.Child("volumeName"))...)
+	}
+	if namespace != "" {
+		problems = append(problems, dnsLabel(namespace, at.Child("volumeNamespace"))...)
 	}
 	return problems
 }

@@ -194,12 +194,13 @@ func validateSources(s *corev1.PersistentVolumeClaimSpec, at *field.Path) (probl
 	}
 	source(r.APIGroup, r.Kind, r.Name, at.Child("dataSourceRef"))
 	if r.Namespace != nil && *r.Namespace != "" {
+		problems = append(problems, dnsLabel(*r.Namespace, at.Child("dataSourceRef", "namespace"))...)
 		if s.DataSource != nil {
 			problems = append(problems, field.Invalid(at, at.Child("dataSource").String(), "may not be specified when dataSourceRef.namespace is specified"))
 		}
 		return problems
 	}
-	if d := s.DataSource; d == nil || !equal(d.APIGroup, r.APIGroup) || d.Kind != r.Kind || d.Name != r.Name {
+	if d := s.DataSource; d != nil && (!equal(d.APIGroup, r.APIGroup) || d.Kind != r.Kind || d.Name != r.Name) {
 		problems = append(problems, field.Invalid(at, struct{}{}, "must match dataSourceRef"))
 	}
 	return problems

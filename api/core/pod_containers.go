@@ -111,14 +111,15 @@ func (p *podContext) ephemeralContainers(at *field.Path) field.ErrorList {
 				problems = append(problems, field.Forbidden(at.Child(name), "cannot be set for an Ephemeral Container"))
 			}
 		}
-		without("ports", len(c.Ports) > 0)
-		without("resources", len(c.Resources.Limits)+len(c.Resources.Requests)+len(c.Resources.Claims) > 0)
+		without("ports", c.Ports != nil)
+		without("resources", c.Resources.Limits != nil || c.Resources.Requests != nil || c.Resources.Claims != nil)
 		without("livenessProbe", c.LivenessProbe != nil)
 		without("readinessProbe", c.ReadinessProbe != nil)
 		without("startupProbe", c.StartupProbe != nil)
 		without("lifecycle", c.Lifecycle != nil)
 		without("restartPolicy", c.RestartPolicy != nil)
-		without("resizePolicy", len(c.ResizePolicy) > 0)
+		without("restartPolicyRules", c.RestartPolicyRules != nil)
+		without("resizePolicy", c.ResizePolicy != nil)
 		for j, m := range c.VolumeMounts {
 			if m.SubPath != "" {
 				problems = append(problems, field.Forbidden(at.Child("volumeMounts").Index(j).Child("subPath"), "cannot be set for an Ephemeral Container"))
@@ -149,14 +150,15 @@ func (p *podContext) common(c *corev1.Container, at *field.Path) field.ErrorList
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
 	privileged := c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
 	problems = append(problems, validatePorts(c.Ports, under(at, "ports"))...)
-	problems = append(problems, validateEnv(c.Env, under(at, "env"))...)
+	problems = append(problems, validateEnv(c.Env, p.volumes, under(at, "env"))...)
 	problems = append(problems, validateEnvFrom(c.EnvFrom, under(at, "envFrom"))...)
 	problems = append(problems, validateMounts(c.VolumeMounts, c.VolumeDevices, p.volumes, privileged, under(at, "volumeMounts"))...)
 	problems = append(problems, validateDevices(c.VolumeDevices, c.VolumeMounts, p.volumes, under(at, "volumeDevices"))...)
 	problems = append(problems, validatePullPolicy(c.ImagePullPolicy, under(at, "imagePullPolicy"))...)
-	problems = append(problems, validateResources(&c.Resources, p.claims, under(at, "resources"))...)
+	problems = append(problems, validateResources(&c.Resources, validateContainerResourceName, under(at, "resources"))...)
+	problems = append(problems, validateClaimNames(c.Resources.Claims, p.claims, under(at, "resources", "claims"))...)
 	problems = append(problems, validateResizePolicy(c, p.spec.RestartPolicy, under(at, "resizePolicy"))...)
-	return append(problems, validateSecurityContext(c.SecurityContext, p.spec.HostUsers, under(at, "securityContext"))...)
+	return append(problems, validateSecurityContext(c.SecurityContext, p.spec, under(at, "securityContext"))...)
 }
 
 func validatePullPolicy(policy corev1.PullPolicy, at *field.Path) field.ErrorList {
@@ -188,9 +190,6 @@ func validatePorts(ports []corev1.ContainerPort, at *field.Path) field.ErrorList
 			problems = append(problems, portNumber(p.HostPort, under(at, "hostPort"))...)
 		}
 		problems = append(problems, oneOf(under(at, "protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
-		if p.HostIP != "" {
-			problems = append(problems, validation.IsValidIPForLegacyField(under(at, "hostIP"), p.HostIP, true, nil)...)
-		}
 	}
 	return problems
 }
@@ -250,11 +249,11 @@ func validateRestartPolicy(c *corev1.Container, init bool, at *field.Path) (prob
 	case policy != nil:
 		problems = append(problems, allowed(under(at, "restartPolicy"), *policy,
 			corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
-		if init && sidecar(c) && len(c.RestartPolicyRules) > 0 {
-			problems = append(problems, field.Forbidden(at.Child("restartPolicyRules"), "restartPolicyRules are not allowed for init containers with restart policy Always"))
-		}
 	case len(c.RestartPolicyRules) > 0:
 		problems = append(problems, field.Required(at.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
+		if init {
+			return problems
+		}
 	}
 	at = under(at, "restartPolicyRules")
 	if len(c.RestartPolicyRules) > restartRulesMax {
@@ -269,10 +268,7 @@ func validateRestartPolicy(c *corev1.Container, init bool, at *field.Path) (prob
 		}
 		problems = append(problems, allowed(under(at, "exitCodes", "operator"), rule.ExitCodes.Operator,
 			corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)...)
-		switch n := len(rule.ExitCodes.Values); {
-		case n == 0:
-			problems = append(problems, field.Invalid(at.Child("exitCodes", "values"), rule.ExitCodes.Values, "must specify at least 1 value"))
-		case n > restartExitCodesMax:
+		if n := len(rule.ExitCodes.Values); n > restartExitCodesMax {
 			problems = append(problems, field.TooMany(at.Child("exitCodes", "values"), n, restartExitCodesMax))
 		}
 	}

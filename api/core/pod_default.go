@@ -4,9 +4,8 @@
 package core
 
 import (
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 func defaultPod(p *corev1.Pod) {
@@ -72,6 +71,14 @@ func DefaultPodSpec(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i])
 	}
+	s.SchedulingGroup = nil // its feature is off
+}
+
+// withoutGatedSources takes out what belongs to features that are off.
+func withoutGatedSources(p *corev1.ProjectedVolumeSource) {
+	for i := range p.Sources {
+		p.Sources[i].ClusterTrustBundle, p.Sources[i].PodCertificate = nil, nil
+	}
 }
 
 func defaultContainer(c *corev1.Container) {
@@ -111,18 +118,6 @@ func defaultContainer(c *corev1.Container) {
 	}
 }
 
-// tagOf is the tag of an image reference: latest if it has neither tag nor digest.
-func tagOf(image string) string {
-	if strings.Contains(image, "@") {
-		return ""
-	}
-	last := image[strings.LastIndex(image, "/")+1:]
-	if _, tag, found := strings.Cut(last, ":"); found {
-		return tag
-	}
-	return "latest"
-}
-
 func defaultProbe(p *corev1.Probe) {
 	if p == nil {
 		return
@@ -158,26 +153,39 @@ func defaultRequests(r *corev1.ResourceRequirements) {
 	}
 }
 
-// defaultPodRequests gives a pod with limits of its own the requests that it leaves out: what its containers ask for, else the limit.
+// defaultPodRequests gives a pod with resources of its own the limits and requests that it leaves out: huge pages as its containers
+// have them, and for what is limited, what its containers ask for, else the limit.
 func defaultPodRequests(s *corev1.PodSpec) {
-	if s.Resources == nil || len(s.Resources.Limits) == 0 && len(s.Resources.Requests) == 0 {
+	r := s.Resources
+	if r == nil || len(r.Limits) == 0 && len(r.Requests) == 0 {
 		return
 	}
-	total := corev1.ResourceList{}
-	for i := range s.Containers {
-		addAll(total, s.Containers[i].Resources.Requests)
+	give := func(to *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
+		if _, set := (*to)[name]; set {
+			return
+		}
+		if *to == nil {
+			*to = corev1.ResourceList{}
+		}
+		(*to)[name] = q.DeepCopy()
 	}
-	for name, q := range s.Resources.Limits {
-		if _, set := s.Resources.Requests[name]; set {
-			continue
+	for name, q := range containerSums(s, func(r *corev1.ResourceRequirements) corev1.ResourceList { return r.Limits }) {
+		if _, asked := r.Requests[name]; isHugePages(name) && !asked {
+			give(&r.Limits, name, q)
 		}
-		if sum, ok := total[name]; ok {
-			q = sum
+	}
+	if len(r.Limits) == 0 {
+		return
+	}
+	for name, q := range containerSums(s, func(r *corev1.ResourceRequirements) corev1.ResourceList { return r.Requests }) {
+		if forPods(name) && !isHugePages(name) {
+			give(&r.Requests, name, q)
 		}
-		if s.Resources.Requests == nil {
-			s.Resources.Requests = corev1.ResourceList{}
+	}
+	for name, q := range r.Limits {
+		if forPods(name) {
+			give(&r.Requests, name, q)
 		}
-		s.Resources.Requests[name] = q.DeepCopy()
 	}
 }
 
@@ -227,6 +235,7 @@ func defaultVolume(v *corev1.Volume) {
 			}
 		}
 	case v.Projected != nil:
+		withoutGatedSources(v.Projected)
 		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
 		for i := range v.Projected.Sources {
 			s := &v.Projected.Sources[i]

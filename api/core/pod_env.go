@@ -16,7 +16,7 @@ import (
 	"knarr.dev/api/resource"
 )
 
-func validateEnv(vars []corev1.EnvVar, at *field.Path) (problems field.ErrorList) {
+func validateEnv(vars []corev1.EnvVar, volumes volumeSet, at *field.Path) (problems field.ErrorList) {
 	for i := range vars {
 		e, at := &vars[i], nth(at, i)
 		if e.Name == "" {
@@ -27,13 +27,13 @@ func validateEnv(vars []corev1.EnvVar, at *field.Path) (problems field.ErrorList
 			}
 		}
 		if e.ValueFrom != nil {
-			problems = append(problems, validateEnvSource(e, under(at, "valueFrom"))...)
+			problems = append(problems, validateEnvSource(e, volumes, under(at, "valueFrom"))...)
 		}
 	}
 	return problems
 }
 
-func validateEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorList {
+func validateEnvSource(e *corev1.EnvVar, volumes volumeSet, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	from, n := e.ValueFrom, 0
 	if from.FieldRef != nil {
@@ -54,8 +54,7 @@ func validateEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorList {
 	}
 	if from.FileKeyRef != nil {
 		n++
-		at := under(at, "fileKeyRef")
-		problems = append(problems, needed(at, "volumeName", from.FileKeyRef.VolumeName, "path", from.FileKeyRef.Path, "key", from.FileKeyRef.Key)...)
+		problems = append(problems, fileKey(from.FileKeyRef, volumes, under(at, "fileKeyRef"))...)
 	}
 	switch {
 	case n == 0:
@@ -66,6 +65,39 @@ func validateEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorList {
 		problems = append(problems, field.Invalid(at, "", "may not have more than one field specified at a time"))
 	}
 	return problems
+}
+
+// fileKey checks a reference to a variable in a file of a volume of the pod's own.
+func fileKey(ref *corev1.FileKeySelector, volumes volumeSet, at *field.Path) field.ErrorList {
+	problems := needed(at, "key", ref.Key)
+	if ref.Key != "" {
+		for _, m := range validation.IsRelaxedEnvVarName(ref.Key) {
+			problems = append(problems, field.Invalid(at.Child("key"), ref.Key, m))
+		}
+	}
+	volume := at.Child("volumeName")
+	if ref.VolumeName == "" {
+		problems = append(problems, field.Required(volume, ""))
+	} else {
+		problems = append(problems, dnsLabel(ref.VolumeName, volume)...)
+	}
+	problems = append(problems, needed(at, "path", ref.Path)...)
+	problems = append(problems, noBackSteps(ref.Path, at.Child("path"))...)
+	switch v := volumes[ref.VolumeName]; {
+	case v == nil:
+		problems = append(problems, field.NotFound(volume, ref.VolumeName))
+	case v.EmptyDir == nil:
+		problems = append(problems, field.Invalid(volume, ref.VolumeName, "referenced volume must be of type emptyDir"))
+	}
+	return problems
+}
+
+// neededName is a required name of another object.
+func neededName(name string, at *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	return subdomain(name, at)
 }
 
 func keyRef(name, key string, at *field.Path) field.ErrorList {
@@ -100,11 +132,11 @@ func validateEnvFrom(sources []corev1.EnvFromSource, all *field.Path) (problems 
 		n := 0
 		if s.ConfigMapRef != nil {
 			n++
-			problems = append(problems, subdomain(s.ConfigMapRef.Name, under(at, "configMapRef", "name"))...)
+			problems = append(problems, neededName(s.ConfigMapRef.Name, under(at, "configMapRef", "name"))...)
 		}
 		if s.SecretRef != nil {
 			n++
-			problems = append(problems, subdomain(s.SecretRef.Name, under(at, "secretRef", "name"))...)
+			problems = append(problems, neededName(s.SecretRef.Name, under(at, "secretRef", "name"))...)
 		}
 		switch {
 		case n == 0:

@@ -28,7 +28,7 @@ func validateAffinity(a *corev1.Affinity, at *field.Path) (problems field.ErrorL
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			t, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], nth(under(at, "preferredDuringSchedulingIgnoredDuringExecution"), i)
 			problems = append(problems, weight(t.Weight, at)...)
-			problems = append(problems, validateNodeTerm(&t.Preference, under(at, "preference"))...)
+			problems = append(problems, validateNodeTerm(&t.Preference, false, under(at, "preference"))...)
 		}
 	}
 	if p := a.PodAffinity; p != nil {
@@ -54,14 +54,14 @@ func ValidateNodeSelector(s *corev1.NodeSelector, at *field.Path) (problems fiel
 		return field.ErrorList{field.Required(at, "must have at least one node selector term")}
 	}
 	for i := range s.NodeSelectorTerms {
-		problems = append(problems, validateNodeTerm(&s.NodeSelectorTerms[i], nth(at, i))...)
+		problems = append(problems, validateNodeTerm(&s.NodeSelectorTerms[i], true, nth(at, i))...)
 	}
 	return problems
 }
 
-func validateNodeTerm(t *corev1.NodeSelectorTerm, at *field.Path) (problems field.ErrorList) {
+func validateNodeTerm(t *corev1.NodeSelectorTerm, required bool, at *field.Path) (problems field.ErrorList) {
 	for i := range t.MatchExpressions {
-		problems = append(problems, validateNodeRequirement(&t.MatchExpressions[i], nth(under(at, "matchExpressions"), i))...)
+		problems = append(problems, validateNodeRequirement(&t.MatchExpressions[i], required, nth(under(at, "matchExpressions"), i))...)
 	}
 	for i := range t.MatchFields {
 		problems = append(problems, validateNodeField(&t.MatchFields[i], nth(under(at, "matchFields"), i))...)
@@ -69,7 +69,7 @@ func validateNodeTerm(t *corev1.NodeSelectorTerm, at *field.Path) (problems fiel
 	return problems
 }
 
-func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) (problems field.ErrorList) {
+func validateNodeRequirement(r *corev1.NodeSelectorRequirement, required bool, at *field.Path) (problems field.ErrorList) {
 	values := under(at, "values")
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
@@ -89,6 +89,9 @@ func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) 
 	}
 	problems = append(problems, metavalidation.ValidateLabelName(r.Key, under(at, "key"))...)
 	for i, v := range r.Values {
+		if !required {
+			break // Kubernetes takes any value of what is only preferred
+		}
 		for _, m := range validation.IsValidLabelValue(v) {
 			problems = append(problems, field.Invalid(values.Index(i), v, m))
 		}
@@ -171,8 +174,6 @@ func validateSpread(list []corev1.TopologySpreadConstraint, all *field.Path) (pr
 		}
 		if c.TopologyKey == "" {
 			problems = append(problems, field.Required(at.Child("topologyKey"), "can not be empty"))
-		} else {
-			problems = append(problems, metavalidation.ValidateLabelName(c.TopologyKey, under(at, "topologyKey"))...)
 		}
 		problems = append(problems, allowed(under(at, "whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
 		for _, other := range list[i+1:] {

@@ -123,8 +123,8 @@ func validateHugePages(name corev1.ResourceName, q resource.Quantity, at *field.
 	return nil
 }
 
-// validateResources checks what one container asks for.
-func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], at *field.Path) field.ErrorList {
+// validateResources checks what a container or a pod asks for; named checks the names of resources.
+func validateResources(r *corev1.ResourceRequirements, named func(corev1.ResourceName, *field.Path) field.ErrorList, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	processor, huge := false, false
 	note := func(name corev1.ResourceName) {
@@ -134,13 +134,13 @@ func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], 
 	var room [8]corev1.ResourceName
 	for _, name := range sortedNames(room[:0], r.Limits) {
 		q, at := r.Limits[name], keyed(under(at, "limits"), string(name))
-		problems = append(problems, validateContainerResourceName(name, at)...)
+		problems = append(problems, named(name, at)...)
 		problems = append(problems, validateQuantity(name, q, at)...)
 		note(name)
 	}
 	for _, name := range sortedNames(room[:0], r.Requests) {
 		key := keyed(under(at, "requests"), string(name))
-		problems = append(problems, validateContainerResourceName(name, key)...)
+		problems = append(problems, named(name, key)...)
 		problems = append(problems, validateQuantity(name, r.Requests[name], key)...)
 		problems = append(problems, validateRequest(name, r, at)...)
 		note(name)
@@ -148,7 +148,7 @@ func validateResources(r *corev1.ResourceRequirements, claims sets.Set[string], 
 	if huge && !processor {
 		problems = append(problems, field.Forbidden(at, "HugePages require cpu or memory"))
 	}
-	return append(problems, validateClaimNames(r.Claims, claims, under(at, "claims"))...)
+	return problems
 }
 
 // sortedNames appends the names of resources in their order.
@@ -231,38 +231,36 @@ func validatePodClaims(claims []corev1.PodResourceClaim, at *field.Path) (sets.S
 }
 
 // validatePodResources checks the requests and limits of a pod as a whole.
-func validatePodResources(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+func validatePodResources(s *corev1.PodSpec, claims sets.Set[string], at *field.Path) field.ErrorList {
 	r := s.Resources
 	if r == nil {
 		return nil
 	}
 	var problems field.ErrorList
-	if len(r.Claims) > 0 {
+	if r.Claims != nil {
 		problems = append(problems, field.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
-	check := func(list corev1.ResourceList, at *field.Path) {
-		for _, name := range slices.Sorted(maps.Keys(list)) {
-			if name != corev1.ResourceCPU && name != corev1.ResourceMemory && !isHugePages(name) {
-				problems = append(problems, field.NotSupported(at.Key(string(name)), name, []corev1.ResourceName{"cpu", "hugepages-", "memory"}))
-				continue
-			}
-			problems = append(problems, validateQuantity(name, list[name], at.Key(string(name)))...)
-		}
-	}
-	check(r.Limits, under(at, "limits"))
-	check(r.Requests, under(at, "requests"))
-	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
-		problems = append(problems, validateRequest(name, r, at)...)
-	}
+	problems = append(problems, validateResources(r, validatePodResourceName, at)...)
+	problems = append(problems, validateClaimNames(r.Claims, claims, under(at, "claims"))...)
 	return append(problems, validatePodSums(s, r, at)...)
+}
+
+// forPods tells whether a pod as a whole can ask for a resource.
+func forPods(name corev1.ResourceName) bool {
+	return name == corev1.ResourceCPU || name == corev1.ResourceMemory || isHugePages(name)
+}
+
+func validatePodResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	problems := validateResourceName(string(name), at)
+	if len(problems) == 0 && !forPods(name) {
+		problems = append(problems, field.NotSupported(at, name, []corev1.ResourceName{"cpu", "hugepages-", "memory"}))
+	}
+	return problems
 }
 
 // validatePodSums compares what the containers ask for in all with what the pod does.
 func validatePodSums(s *corev1.PodSpec, r *corev1.ResourceRequirements, at *field.Path) (problems field.ErrorList) {
-	total := corev1.ResourceList{}
-	for i := range s.Containers {
-		addAll(total, s.Containers[i].Resources.Requests)
-	}
+	total := containerSums(s, func(r *corev1.ResourceRequirements) corev1.ResourceList { return r.Requests })
 	for _, name := range slices.Sorted(maps.Keys(total)) {
 		sum := total[name]
 		if q, ok := r.Requests[name]; ok && sum.Cmp(q) > 0 {
@@ -275,12 +273,40 @@ func validatePodSums(s *corev1.PodSpec, r *corev1.ResourceRequirements, at *fiel
 		for _, name := range slices.Sorted(maps.Keys(limits)) {
 			limit := limits[name]
 			if q, ok := r.Limits[name]; ok && limit.Cmp(q) > 0 {
-				problems = append(problems, field.Invalid(field.NewPath("spec", "containers").Index(i).Child("resources", "limits").Key(string(name)), limit.String(),
+				problems = append(problems, field.Invalid(at.Child("containers").Index(i).Key(string(name)).Child("limits"), limit.String(),
 					fmt.Sprintf("must be less than or equal to pod limits of %s", q.String())))
 			}
 		}
 	}
 	return problems
+}
+
+// containerSums is what all containers of a pod ask for at most at a time: init containers run one after the other, beside the
+// sidecars before them.
+func containerSums(s *corev1.PodSpec, of func(*corev1.ResourceRequirements) corev1.ResourceList) corev1.ResourceList {
+	total, sidecars, most := corev1.ResourceList{}, corev1.ResourceList{}, corev1.ResourceList{}
+	for i := range s.Containers {
+		addAll(total, of(&s.Containers[i].Resources))
+	}
+	for i := range s.InitContainers {
+		c := &s.InitContainers[i]
+		at := maps.Clone(sidecars)
+		if addAll(at, of(&c.Resources)); sidecar(c) {
+			addAll(total, of(&c.Resources))
+			sidecars = at
+		}
+		atLeast(most, at)
+	}
+	atLeast(total, most)
+	return total
+}
+
+func atLeast(list, other corev1.ResourceList) {
+	for name, q := range other {
+		if has, ok := list[name]; !ok || q.Cmp(has) > 0 {
+			list[name] = q.DeepCopy()
+		}
+	}
 }
 
 func addAll(total, more corev1.ResourceList) {

@@ -41,7 +41,7 @@ func groupID(id *int64, at *field.Path) (problems field.ErrorList) {
 }
 
 // validateSecurityContext checks that of a container.
-func validateSecurityContext(s *corev1.SecurityContext, hostUsers *bool, at *field.Path) field.ErrorList {
+func validateSecurityContext(s *corev1.SecurityContext, pod *corev1.PodSpec, at *field.Path) field.ErrorList {
 	if s == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func validateSecurityContext(s *corev1.SecurityContext, hostUsers *bool, at *fie
 	if s.ProcMount != nil {
 		unsupported := allowed(under(at, "procMount"), *s.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
 		problems = append(problems, unsupported...)
-		if len(unsupported) == 0 && *s.ProcMount == corev1.UnmaskedProcMount && (hostUsers == nil || *hostUsers) {
+		if len(unsupported) == 0 && *s.ProcMount == corev1.UnmaskedProcMount && (pod.HostUsers == nil || *pod.HostUsers) {
 			problems = append(problems, field.Invalid(at.Child("procMount"), *s.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
 		}
 	}
@@ -66,6 +66,8 @@ func validateSecurityContext(s *corev1.SecurityContext, hostUsers *bool, at *fie
 			}
 		}
 	}
+	problems = append(problems, validateWindowsOptions(s.WindowsOptions, under(at, "windowsOptions"))...)
+	problems = append(problems, sameHostProcess(s.WindowsOptions, pod, under(at, "windowsOptions", "hostProcess"))...)
 	return append(problems, validateAppArmor(s.AppArmorProfile, under(at, "appArmorProfile"))...)
 }
 
@@ -82,7 +84,7 @@ func validateSeccomp(p *corev1.SeccompProfile, at *field.Path) field.ErrorList {
 		return append(problems, descending(*p.LocalhostProfile, under(at, "localhostProfile"))...)
 	}
 	if p.LocalhostProfile != nil {
-		problems = append(problems, field.Invalid(at.Child("localhostProfile"), p, "can only be set when seccomp type is Localhost"))
+		problems = append(problems, field.Invalid(at.Child("localhostProfile"), shown{p}, "can only be set when seccomp type is Localhost"))
 	}
 	return problems
 }
@@ -95,7 +97,7 @@ func validateAppArmor(p *corev1.AppArmorProfile, at *field.Path) field.ErrorList
 		corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
 	at = under(at, "localhostProfile")
 	if p.Type != corev1.AppArmorProfileTypeLocalhost {
-		if p.LocalhostProfile != nil {
+		if p.LocalhostProfile != nil && len(problems) == 0 {
 			problems = append(problems, field.Invalid(at, p.LocalhostProfile, "can only be set when AppArmor type is Localhost"))
 		}
 		return problems
@@ -149,7 +151,12 @@ func validatePodSecurity(spec *corev1.PodSpec, at *field.Path) field.ErrorList {
 			problems = append(problems, allowed(context.Child("supplementalGroupsPolicy"), *s.SupplementalGroupsPolicy,
 				corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
 		}
+		if s.SELinuxChangePolicy != nil { // MountOption is a feature that is off
+			problems = append(problems, allowed(context.Child("seLinuxChangePolicy"), *s.SELinuxChangePolicy, corev1.SELinuxChangePolicyRecursive)...)
+		}
+		problems = append(problems, validateWindowsOptions(s.WindowsOptions, context.Child("windowsOptions"))...)
 	}
+	problems = append(problems, validateHostProcess(spec, at)...)
 	return append(problems, validateHostUsers(spec, at)...)
 }
 
@@ -161,7 +168,7 @@ func validateHostUsers(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 	for _, f := range []struct {
 		name string
 		set  bool
-	}{{"hostNetwork", s.HostNetwork}, {"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}} {
+	}{{"hostNetwork", s.HostNetwork}, {"HostPID", s.HostPID}, {"HostIPC", s.HostIPC}} { // so Kubernetes names them
 		if f.set {
 			problems = append(problems, field.Forbidden(at.Child(f.name), "when `hostUsers` is false"))
 		}

@@ -87,7 +87,7 @@ func podSpecProblems(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 	problems = append(problems, c.containers(under(at, "containers"))...)
 	problems = append(problems, c.initContainers(under(at, "initContainers"))...)
 	problems = append(problems, c.ephemeralContainers(under(at, "ephemeralContainers"))...)
-	problems = append(problems, validatePodResources(s, under(at, "resources"))...)
+	problems = append(problems, validatePodResources(s, claims, under(at, "resources"))...)
 	problems = append(problems, oneOf(under(at, "restartPolicy"), s.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)
 	problems = append(problems, oneOf(under(at, "dnsPolicy"), s.DNSPolicy,
@@ -130,7 +130,7 @@ func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 	}
 	if h := s.HostnameOverride; h != nil {
 		if len(*h) > fqdnLettersMax {
-			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, fmt.Sprintf("must be no more than %d characters", fqdnLettersMax)))
+			problems = append(problems, field.TooLong(at.Child("hostnameOverride"), *h, fqdnLettersMax))
 		}
 		problems = append(problems, subdomain(*h, under(at, "hostnameOverride"))...)
 		if s.SetHostnameAsFQDN != nil && *s.SetHostnameAsFQDN {
@@ -154,37 +154,10 @@ func validatePodRest(s *corev1.PodSpec, at *field.Path) (problems field.ErrorLis
 		problems = append(problems, oneOf(under(at, "preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
 	if len(s.Overhead) > 0 {
-		overhead := corev1.ResourceRequirements{Limits: s.Overhead}
-		for _, e := range validateResources(&overhead, nil, under(at, "overhead")) {
-			e.Field = strings.Replace(e.Field, ".limits[", "[", 1)
-			problems = append(problems, e)
-		}
+		problems = append(problems, validateResources(&corev1.ResourceRequirements{Limits: s.Overhead}, validateContainerResourceName, under(at, "overhead"))...)
 	}
 	if s.OS != nil {
 		problems = append(problems, validateOS(s, at)...)
-	}
-	return problems
-}
-
-func validateOS(s *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
-	if s.OS.Name == "" {
-		return field.ErrorList{field.Required(at.Child("os", "name"), "cannot be empty")}
-	}
-	problems = allowed(under(at, "os"), s.OS.Name, corev1.Linux, corev1.Windows)
-	windows := under(at, "securityContext", "windowsOptions")
-	if s.OS.Name == corev1.Linux && s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
-		problems = append(problems, field.Forbidden(windows, "windows options cannot be set for a linux pod"))
-	}
-	if s.OS.Name != corev1.Windows {
-		return problems
-	}
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{{"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}, {"shareProcessNamespace", s.ShareProcessNamespace != nil}} {
-		if f.set {
-			problems = append(problems, field.Forbidden(at.Child(f.name), "cannot be set for a windows pod"))
-		}
 	}
 	return problems
 }

@@ -6,10 +6,12 @@ package core
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -62,7 +64,7 @@ func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
 	}
 	var problems field.ErrorList
 	n := 0
-	for _, c := range append(fileVolumes(v), deviceVolumes(v)...) {
+	for _, c := range append(fileVolumes(v), deviceVolumes(v, at.Child("persistentDisk"))...) {
 		switch {
 		case !c.set:
 			continue
@@ -160,7 +162,7 @@ func fileVolumes(v *corev1.Volume) []volumeCheck {
 			if v.Ephemeral.VolumeClaimTemplate == nil {
 				return field.ErrorList{field.Required(at.Child("volumeClaimTemplate"), "")}
 			}
-			return validateClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec, under(at, "volumeClaimTemplate", "spec"))
+			return validateEphemeral(v.Ephemeral.VolumeClaimTemplate, under(at, "volumeClaimTemplate"))
 		}},
 		{"image", v.Image != nil, func(at *field.Path) field.ErrorList {
 			problems := needed(at, "reference", v.Image.Reference)
@@ -169,14 +171,18 @@ func fileVolumes(v *corev1.Volume) []volumeCheck {
 	}
 }
 
-// deviceVolumes are the volumes of storage systems.
-func deviceVolumes(v *corev1.Volume) []volumeCheck {
+// deviceVolumes are the volumes of storage systems; disk is what Kubernetes calls the field gcePersistentDisk in messages.
+func deviceVolumes(v *corev1.Volume, disk *field.Path) []volumeCheck {
 	return []volumeCheck{
-		{"gcePersistentDisk", v.GCEPersistentDisk != nil, func(at *field.Path) field.ErrorList { return needed(at, "pdName", v.GCEPersistentDisk.PDName) }},
-		{"awsElasticBlockStore", v.AWSElasticBlockStore != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.AWSElasticBlockStore.VolumeID) }},
+		{"gcePersistentDisk", v.GCEPersistentDisk != nil, func(*field.Path) field.ErrorList {
+			return append(needed(disk, "pdName", v.GCEPersistentDisk.PDName), partition(v.GCEPersistentDisk.Partition, disk)...)
+		}},
+		{"awsElasticBlockStore", v.AWSElasticBlockStore != nil, func(at *field.Path) field.ErrorList {
+			return append(needed(at, "volumeID", v.AWSElasticBlockStore.VolumeID), partition(v.AWSElasticBlockStore.Partition, at)...)
+		}},
 		{"nfs", v.NFS != nil, func(at *field.Path) field.ErrorList {
 			problems := needed(at, "server", v.NFS.Server, "path", v.NFS.Path)
-			if v.NFS.Path != "" && !path.IsAbs(v.NFS.Path) {
+			if !path.IsAbs(v.NFS.Path) {
 				problems = append(problems, field.Invalid(at.Child("path"), v.NFS.Path, "must be an absolute path"))
 			}
 			return problems
@@ -185,7 +191,7 @@ func deviceVolumes(v *corev1.Volume) []volumeCheck {
 		{"glusterfs", v.Glusterfs != nil, func(at *field.Path) field.ErrorList {
 			return needed(at, "endpoints", v.Glusterfs.EndpointsName, "path", v.Glusterfs.Path)
 		}},
-		{"flocker", v.Flocker != nil, nil},
+		{"flocker", v.Flocker != nil, func(at *field.Path) field.ErrorList { return validateFlocker(v.Flocker, at) }},
 		{"rbd", v.RBD != nil, func(at *field.Path) field.ErrorList {
 			var problems field.ErrorList
 			if len(v.RBD.CephMonitors) == 0 {
@@ -193,22 +199,17 @@ func deviceVolumes(v *corev1.Volume) []volumeCheck {
 			}
 			return append(problems, needed(at, "image", v.RBD.RBDImage)...)
 		}},
-		{"cinder", v.Cinder != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.Cinder.VolumeID) }},
+		{"cinder", v.Cinder != nil, func(at *field.Path) field.ErrorList {
+			return append(needed(at, "volumeID", v.Cinder.VolumeID), secretName(v.Cinder.SecretRef, at)...)
+		}},
 		{"cephfs", v.CephFS != nil, func(at *field.Path) field.ErrorList {
 			if len(v.CephFS.Monitors) == 0 {
 				return field.ErrorList{field.Required(at.Child("monitors"), "")}
 			}
 			return nil
 		}},
-		{"quobyte", v.Quobyte != nil, func(at *field.Path) field.ErrorList {
-			return needed(at, "registry", v.Quobyte.Registry, "volume", v.Quobyte.Volume)
-		}},
-		{"fc", v.FC != nil, func(at *field.Path) field.ErrorList {
-			if len(v.FC.TargetWWNs) == 0 && len(v.FC.WWIDs) == 0 {
-				return field.ErrorList{field.Required(at.Child("targetWWNs"), "must specify either targetWWNs or wwids, but not both")}
-			}
-			return nil
-		}},
+		{"quobyte", v.Quobyte != nil, func(at *field.Path) field.ErrorList { return validateQuobyte(v.Quobyte, at) }},
+		{"fc", v.FC != nil, func(at *field.Path) field.ErrorList { return validateFibre(v.FC, at) }},
 		{"flexVolume", v.FlexVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "driver", v.FlexVolume.Driver) }},
 		{"azureFile", v.AzureFile != nil, func(at *field.Path) field.ErrorList {
 			return needed(at, "secretName", v.AzureFile.SecretName, "shareName", v.AzureFile.ShareName)
@@ -216,19 +217,23 @@ func deviceVolumes(v *corev1.Volume) []volumeCheck {
 		{"vsphereVolume", v.VsphereVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumePath", v.VsphereVolume.VolumePath) }},
 		{"photonPersistentDisk", v.PhotonPersistentDisk != nil, func(at *field.Path) field.ErrorList { return needed(at, "pdID", v.PhotonPersistentDisk.PdID) }},
 		{"portworxVolume", v.PortworxVolume != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeID", v.PortworxVolume.VolumeID) }},
-		{"azureDisk", v.AzureDisk != nil, func(at *field.Path) field.ErrorList {
-			return needed(at, "diskName", v.AzureDisk.DiskName, "diskURI", v.AzureDisk.DataDiskURI)
+		{"azureDisk", v.AzureDisk != nil, func(at *field.Path) field.ErrorList { return validateAzureDisk(v.AzureDisk, at) }},
+		{"storageos", v.StorageOS != nil, func(at *field.Path) field.ErrorList {
+			return append(storageOSNames(v.StorageOS.VolumeName, v.StorageOS.VolumeNamespace, at), secretName(v.StorageOS.SecretRef, at)...)
 		}},
-		{"storageos", v.StorageOS != nil, func(at *field.Path) field.ErrorList { return needed(at, "volumeName", v.StorageOS.VolumeName) }},
 		{"scaleIO", v.ScaleIO != nil, func(at *field.Path) field.ErrorList {
 			return needed(at, "gateway", v.ScaleIO.Gateway, "system", v.ScaleIO.System, "volumeName", v.ScaleIO.VolumeName)
 		}},
 		{"csi", v.CSI != nil, func(at *field.Path) field.ErrorList {
 			problems := driverName(v.CSI.Driver, under(at, "driver"))
-			if ref := v.CSI.NodePublishSecretRef; ref != nil && ref.Name == "" {
-				problems = append(problems, field.Required(at.Child("nodePublishSecretRef", "name"), ""))
+			switch ref := v.CSI.NodePublishSecretRef; {
+			case ref == nil:
+				return problems
+			case ref.Name == "":
+				return append(problems, field.Required(at.Child("nodePublishSecretRef", "name"), ""))
+			default:
+				return append(problems, subdomain(ref.Name, under(at, "name"))...)
 			}
-			return problems
 		}},
 	}
 }
@@ -260,15 +265,62 @@ func validateHostPath(h *corev1.HostPathVolumeSource, at *field.Path) field.Erro
 
 func validateISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) field.ErrorList {
 	problems := needed(at, "targetPortal", s.TargetPortal, "iqn", s.IQN)
-	format := regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$)|(eui\.[[:xdigit:]]{16}$)|(naa\.[[:xdigit:]]{32}$)`)
-	if s.IQN != "" && !format.MatchString(s.IQN) {
-		problems = append(problems, field.Invalid(at.Child("iqn"), s.IQN, "must be valid format"))
+	if s.IQN != "" {
+		problems = append(problems, qualifiedInitiator(s.IQN, at.Child("iqn"))...)
 	}
 	if s.Lun < 0 || s.Lun > 255 {
 		problems = append(problems, field.Invalid(at.Child("lun"), s.Lun, validation.InclusiveRangeError(0, 255)))
 	}
 	if (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil {
 		problems = append(problems, field.Required(at.Child("secretRef"), ""))
+	}
+	if s.InitiatorName != nil {
+		problems = append(problems, qualifiedInitiator(*s.InitiatorName, at.Child("initiatorname"))...)
+	}
+	return problems
+}
+
+// qualifiedInitiator is initiator with a word about how such names start.
+func qualifiedInitiator(name string, at *field.Path) field.ErrorList {
+	for _, kind := range []string{"iqn", "eui", "naa"} {
+		if strings.HasPrefix(name, kind) {
+			return initiator(name, at)
+		}
+	}
+	return field.ErrorList{field.Invalid(at, name, "must be valid format starting with iqn, eui, or naa")}
+}
+
+func secretName(ref *corev1.LocalObjectReference, at *field.Path) field.ErrorList {
+	if ref == nil {
+		return nil
+	}
+	return needed(at.Child("secretRef"), "name", ref.Name)
+}
+
+// validateEphemeral checks the claim that a pod makes for itself.
+func validateEphemeral(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) field.ErrorList {
+	meta := at.Child("metadata")
+	problems := apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations"))
+	problems = append(problems, metavalidation.ValidateLabels(t.Labels, meta.Child("labels"))...)
+	problems = append(problems, ValidateTemplateMeta(&t.ObjectMeta, meta)...)
+	return append(problems, ValidateClaimTemplate(&corev1.PersistentVolumeClaim{Spec: t.Spec}, at)...)
+}
+
+// ValidateTemplateMeta allows nothing but labels and annotations for objects that are made later.
+func ValidateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) (problems field.ErrorList) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"name", m.Name != ""}, {"generateName", m.GenerateName != ""}, {"namespace", m.Namespace != ""}, {"selfLink", m.SelfLink != ""},
+		{"uID", m.UID != ""}, {"resourceVersion", m.ResourceVersion != ""}, {"generation", m.Generation != 0},
+		{"creationTimestamp", !m.CreationTimestamp.IsZero()}, {"deletionTimestamp", m.DeletionTimestamp != nil},
+		{"deletionGracePeriodSeconds", m.DeletionGracePeriodSeconds != nil}, {"ownerReferences", m.OwnerReferences != nil},
+		{"finalizers", m.Finalizers != nil}, {"managedFields", m.ManagedFields != nil},
+	} {
+		if f.set {
+			problems = append(problems, field.Forbidden(at.Child(f.name), "cannot be set"))
+		}
 	}
 	return problems
 }
@@ -303,10 +355,11 @@ func insidePath(p string, at *field.Path) field.ErrorList {
 }
 
 func descending(p string, at *field.Path) field.ErrorList {
+	problems := noBackSteps(p, at)
 	if path.IsAbs(p) {
-		return field.ErrorList{field.Invalid(at, p, "must be a relative path")}
+		return append(field.ErrorList{field.Invalid(at, p, "must be a relative path")}, problems...)
 	}
-	return noBackSteps(p, at)
+	return problems
 }
 
 func noBackSteps(p string, at *field.Path) field.ErrorList {
@@ -333,10 +386,10 @@ func validateDownwardFile(f *corev1.DownwardAPIVolumeFile, at *field.Path) field
 	return append(problems, fileMode(f.Mode, under(at, "mode"))...)
 }
 
-func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problems field.ErrorList) {
+func validateProjected(p *corev1.ProjectedVolumeSource, all *field.Path) (problems field.ErrorList) {
 	paths := sets.New[string]()
 	for i := range p.Sources {
-		s, at := &p.Sources[i], nth(under(at, "sources"), i)
+		s, at := &p.Sources[i], nth(under(all, "sources"), i)
 		n := 0
 		source := func(name string, set bool, check func(at *field.Path) field.ErrorList) {
 			switch {
@@ -374,13 +427,8 @@ func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) (problem
 			return problems
 		})
 		source("serviceAccountToken", s.ServiceAccountToken != nil, func(at *field.Path) field.ErrorList {
-			return append(validateTokenSource(s.ServiceAccountToken, at), once(at, s.ServiceAccountToken.Path)...)
+			return append(validateTokenSource(s.ServiceAccountToken, at, all), once(at, s.ServiceAccountToken.Path)...)
 		})
-		source("clusterTrustBundle", s.ClusterTrustBundle != nil, func(at *field.Path) field.ErrorList {
-			problems := insidePath(s.ClusterTrustBundle.Path, under(at, "path"))
-			return append(problems, once(at, s.ClusterTrustBundle.Path)...)
-		})
-		source("podCertificate", s.PodCertificate != nil, func(*field.Path) field.ErrorList { return nil })
 	}
 	return problems
 }
@@ -392,7 +440,7 @@ func itemPaths(items []corev1.KeyToPath) (paths []string) {
 	return paths
 }
 
-func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at *field.Path) (problems field.ErrorList) {
+func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at, volume *field.Path) (problems field.ErrorList) {
 	if s.ExpirationSeconds != nil {
 		switch seconds := *s.ExpirationSeconds; {
 		case seconds < tokenSecondsMin:
@@ -401,7 +449,7 @@ func validateTokenSource(s *corev1.ServiceAccountTokenProjection, at *field.Path
 			problems = append(problems, field.Invalid(at.Child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"))
 		}
 	}
-	return append(problems, insidePath(s.Path, under(at, "path"))...)
+	return append(problems, insidePath(s.Path, under(volume, "path"))...)
 }
 
 func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, volumes volumeSet, privileged bool, at *field.Path) field.ErrorList {
@@ -413,10 +461,8 @@ func validateMounts(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice, 
 	}
 	for i := range mounts {
 		m, all, at := &mounts[i], at, nth(at, i)
-		switch {
-		case m.Name == "":
-			problems = append(problems, field.Required(at.Child("name"), ""))
-		case volumes[m.Name] == nil:
+		problems = append(problems, needed(at, "name", m.Name)...)
+		if volumes[m.Name] == nil {
 			problems = append(problems, field.NotFound(at.Child("name"), m.Name))
 		}
 		if m.MountPath == "" {
@@ -455,8 +501,11 @@ func validatePropagation(m *corev1.VolumeMount, privileged bool, at *field.Path)
 		}
 	}
 	if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled {
-		problems = append(problems, allowed(under(at, "recursiveReadOnly"), *r,
-			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
+		unsupported := allowed(under(at, "recursiveReadOnly"), *r,
+			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)
+		if len(unsupported) > 0 {
+			return append(problems, unsupported...)
+		}
 		if !m.ReadOnly {
 			problems = append(problems, field.Forbidden(at.Child("recursiveReadOnly"), "may only be specified when readOnly is true"))
 		}
@@ -477,9 +526,8 @@ func validateDevices(devices []corev1.VolumeDevice, mounts []corev1.VolumeMount,
 	for i, d := range devices {
 		at := nth(at, i)
 		v := volumes[d.Name]
+		problems = append(problems, needed(at, "name", d.Name)...)
 		switch {
-		case d.Name == "":
-			problems = append(problems, field.Required(at.Child("name"), ""))
 		case names.Has(d.Name):
 			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "must be unique"))
 		case v == nil:
@@ -492,8 +540,8 @@ func validateDevices(devices []corev1.VolumeDevice, mounts []corev1.VolumeMount,
 			problems = append(problems, field.Required(at.Child("devicePath"), ""))
 		case paths.Has(d.DevicePath):
 			problems = append(problems, field.Invalid(at.Child("devicePath"), d.DevicePath, "must be unique"))
-		default:
-			problems = append(problems, noBackSteps(d.DevicePath, under(at, "devicePath"))...)
+		case len(noBackSteps(d.DevicePath, at)) > 0:
+			problems = append(problems, field.Invalid(at.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
 		}
 		if mountNames.Has(d.Name) {
 			problems = append(problems, field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))

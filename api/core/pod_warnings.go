@@ -67,6 +67,7 @@ func podSpecWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		}
 		seen[ref.Name] = true
 	}
+	out = append(out, fractionWarnings(s.Overhead, at.Child("overhead"))...)
 	for i := range s.InitContainers {
 		out = append(out, containerWarnings(&s.InitContainers[i], nth(under(at, "initContainers"), i))...)
 	}
@@ -81,6 +82,9 @@ func podSpecWarnings(at *field.Path, s *corev1.PodSpec) []string {
 		for i, ns := range s.DNSConfig.Nameservers {
 			out = append(out, validation.GetWarningsForIP(nth(under(at, "dnsConfig", "nameservers"), i), ns)...)
 		}
+	}
+	if s.Affinity != nil {
+		out = append(out, podAffinityWarnings(s.Affinity, at.Child("affinity"))...)
 	}
 	return out
 }
@@ -124,6 +128,30 @@ func affinityWarnings(a *corev1.NodeAffinity, at *field.Path) (out []string) {
 	return out
 }
 
+// podAffinityWarnings finds terms that select nothing.
+func podAffinityWarnings(a *corev1.Affinity, at *field.Path) (out []string) {
+	terms := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) {
+		warn := func(t *corev1.PodAffinityTerm, at *field.Path) {
+			if t.LabelSelector == nil {
+				out = append(out, at.Child("labelSelector").String()+": a null labelSelector results in matching no pod")
+			}
+		}
+		for i := range required {
+			warn(&required[i], at.Child("requiredDuringSchedulingIgnoredDuringExecution").Index(i))
+		}
+		for i := range preferred {
+			warn(&preferred[i].PodAffinityTerm, at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i).Child("podAffinityTerm"))
+		}
+	}
+	if p := a.PodAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("podAffinity"))
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("podAntiAffinity"))
+	}
+	return out
+}
+
 func volumeWarnings(volumes []corev1.Volume, at *field.Path) (out []string) {
 	for i := range volumes {
 		v, at := &volumes[i], nth(at, i)
@@ -157,16 +185,22 @@ func volumeWarnings(volumes []corev1.Volume, at *field.Path) (out []string) {
 	return out
 }
 
+// fractionWarnings finds parts of bytes.
+func fractionWarnings(list corev1.ResourceList, at *field.Path) (out []string) {
+	for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		if q, ok := list[name]; ok && q.MilliValue()%1000 != 0 {
+			out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", at.Key(string(name)), q.String()))
+		}
+	}
+	return out
+}
+
 func containerWarnings(c *corev1.Container, at *field.Path) (out []string) {
 	for _, list := range []struct {
 		name   string
 		amount corev1.ResourceList
 	}{{"limits", c.Resources.Limits}, {"requests", c.Resources.Requests}} {
-		for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
-			if q, ok := list.amount[name]; ok && q.MilliValue()%1000 != 0 {
-				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", under(at, "resources", list.name).Key(string(name)), q.String()))
-			}
-		}
+		out = append(out, fractionWarnings(list.amount, under(at, "resources", list.name))...)
 	}
 	if !repeatsName(c.Env) {
 		return out

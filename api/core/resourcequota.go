@@ -76,7 +76,10 @@ func quotaResourceName(name string, at *field.Path) field.ErrorList {
 	problems := validateResourceName(name, at)
 	huge, requests := strings.CutPrefix(name, corev1.DefaultResourceRequestsPrefix)
 	if requests && isHugePages(corev1.ResourceName(huge)) {
-		problems = slices.DeleteFunc(problems, func(e *field.Error) bool { return e.Detail == notQualified })
+		return slices.DeleteFunc(problems, func(e *field.Error) bool { return e.Detail == notQualified })
+	}
+	if !strings.Contains(name, "/") && !isHugePages(corev1.ResourceName(name)) && (name == "storage" || !isStandardResource(name)) {
+		problems = append(problems, field.Invalid(at, name, "must be a standard resource for quota"))
 	}
 	return problems
 }
@@ -160,8 +163,8 @@ func validateScopeSelector(s *corev1.ResourceQuotaSpec, at *field.Path) (problem
 
 func validateScopeRequirement(r *corev1.ScopedResourceSelectorRequirement, at *field.Path) (problems field.ErrorList) {
 	switch r.ScopeName {
-	case corev1.ResourceQuotaScopePriorityClass, corev1.ResourceQuotaScopeVolumeAttributesClass:
-	default:
+	case corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating, corev1.ResourceQuotaScopeBestEffort,
+		corev1.ResourceQuotaScopeNotBestEffort, corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
 		if r.Operator != corev1.ScopeSelectorOpExists {
 			problems = append(problems, field.Invalid(at.Child("operator"), r.Operator, "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "+
 				"ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))

@@ -374,7 +374,8 @@ func validateIngress(s *corev1.Service, at *field.Path) (problems field.ErrorLis
 
 func serviceWarnings(s *corev1.Service) (out []string) {
 	at := field.NewPath("spec")
-	if len(s.Spec.ExternalIPs) > 0 {
+	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
+	if len(s.Spec.ExternalIPs) > 0 && !headless && s.Spec.Type != corev1.ServiceTypeExternalName {
 		out = append(out, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
 	}
 	for i, ip := range s.Spec.ExternalIPs {
@@ -385,6 +386,17 @@ func serviceWarnings(s *corev1.Service) (out []string) {
 	}
 	for i, cidr := range s.Spec.LoadBalancerSourceRanges {
 		out = append(out, validation.GetWarningsForCIDR(at.Child("loadBalancerSourceRanges").Index(i), cidr)...)
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"loadBalancerIP", s.Spec.LoadBalancerIP != ""}, {"externalIPs", len(s.Spec.ExternalIPs) > 0}, {"SessionAffinity", s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP}} {
+		if headless && f.set {
+			out = append(out, "spec."+f.name+" is ignored for headless services")
+		}
+	}
+	if s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ExternalName != "" {
+		out = append(out, "spec.externalName is ignored when spec.type is not \"ExternalName\"")
 	}
 	if s.Spec.Type == corev1.ServiceTypeExternalName && len(s.Spec.ExternalIPs) > 0 {
 		out = append(out, "spec.externalIPs is ignored when spec.type is \"ExternalName\"")

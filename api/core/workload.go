@@ -46,11 +46,7 @@ func DefaultClaim(c *corev1.PersistentVolumeClaim) {
 
 // ValidateClaimTemplate checks the claim that is made for each pod of a stateful set.
 func ValidateClaimTemplate(c *corev1.PersistentVolumeClaim, at *field.Path) field.ErrorList {
-	spec := c.Spec.DeepCopy()
-	if spec.DataSource == nil {
-		agreeSources(spec)
-	}
-	return validateClaimSpec(spec, at.Child("spec"))
+	return validateClaimSpec(&c.Spec, at.Child("spec"))
 }
 
 // NameWarnings tells that pods will have hostnames that are no DNS labels, because a workload has such a name.

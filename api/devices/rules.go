@@ -83,10 +83,7 @@ func identifier(name string, at *field.Path) (problems field.ErrorList) {
 
 // fullName checks DOMAIN/NAME.
 func fullName(name string, at *field.Path) field.ErrorList {
-	var problems field.ErrorList
-	if strings.Contains(name, "/") || name == "" {
-		problems = qualifiedName(name, at)
-	}
+	problems := qualifiedName(name, at)
 	if !strings.Contains(name, "/") {
 		problems = append(problems, field.Invalid(at, name, "a fully qualified name must be a domain and a name separated by a slash"))
 	}

@@ -25,7 +25,7 @@ func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList {
 	problems := core.DriverName(p.Driver, at.Child("driver"))
 	problems = append(problems, validatePool(&p.Pool, at.Child("pool"))...)
 	problems = append(problems, validatePlace(p, at)...)
-	if len(p.Devices) > 0 && len(p.SharedCounters) > 0 {
+	if p.Devices != nil && p.SharedCounters != nil {
 		problems = append(problems, field.Invalid(at, "", "only one of `sharedCounters` or `devices` is allowed"))
 	}
 	limit := resourcev1.ResourceSliceMaxDevices

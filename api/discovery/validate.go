@@ -83,11 +83,11 @@ func validateEndpoint(e *discoveryv1.Endpoint, kind discoveryv1.AddressType, at 
 	for _, n := range e.Hints.ForNodes {
 		nodes = append(nodes, n.Name)
 	}
-	problems = append(problems, validateHints(zones, at.Child("hints", "forZones"))...)
-	return append(problems, validateHints(nodes, at.Child("hints", "forNodes"))...)
+	problems = append(problems, validateHints(zones, validation.IsValidLabelValue, at.Child("hints", "forZones"))...)
+	return append(problems, validateHints(nodes, validation.IsDNS1123Subdomain, at.Child("hints", "forNodes"))...)
 }
 
-func validateHints(names []string, at *field.Path) (problems field.ErrorList) {
+func validateHints(names []string, form func(string) []string, at *field.Path) (problems field.ErrorList) {
 	if len(names) > zonesMax {
 		return field.ErrorList{field.TooMany(at, len(names), zonesMax)}
 	}
@@ -98,7 +98,7 @@ func validateHints(names []string, at *field.Path) (problems field.ErrorList) {
 			problems = append(problems, field.Duplicate(at, name))
 		}
 		seen.Insert(name)
-		for _, m := range validation.IsValidLabelValue(name) {
+		for _, m := range form(name) {
 			problems = append(problems, field.Invalid(at, name, m))
 		}
 	}

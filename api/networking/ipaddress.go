@@ -22,10 +22,7 @@ var IPAddresses = resource.WithList(resource.Define(resource.Definition[networki
 	ShortNames:  []string{"ip"},
 	Scope:       resource.Cluster,
 	StoragePath: "ipaddresses",
-	Name: func(name string, prefix bool) []string {
-		if prefix { // what is generated is checked as a whole
-			return nil
-		}
+	Name: func(name string, _ bool) []string {
 		var out []string
 		for _, problem := range validation.IsValidIP(nil, name) {
 			out = append(out, problem.Detail)

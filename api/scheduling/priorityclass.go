@@ -69,6 +69,8 @@ func validatePriorityClass(p *schedulingv1.PriorityClass) (problems field.ErrorL
 	}
 	switch policy := p.PreemptionPolicy; {
 	case policy == nil:
+	case *policy == "":
+		problems = append(problems, field.Required(field.NewPath("preemptionPolicy"), ""))
 	case *policy != corev1.PreemptLowerPriority && *policy != corev1.PreemptNever:
 		problems = append(problems, field.NotSupported(field.NewPath("preemptionPolicy"), *policy,
 			[]corev1.PreemptionPolicy{corev1.PreemptLowerPriority, corev1.PreemptNever}))
