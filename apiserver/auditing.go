@@ -6,11 +6,13 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -35,7 +37,10 @@ func (s *Server) withAudit(next http.Handler) http.Handler {
 			return
 		}
 		sc.record = rec
-		rec.Received()
+		if rec.Received() != nil {
+			notStored(w, r)
+			return
+		}
 		watched := &auditedWriter{ResponseWriter: w}
 		if sc.info.verb == "watch" || isLong(sc.info) {
 			watched.started = rec.Started
@@ -51,6 +56,12 @@ func (s *Server) withAudit(next http.Handler) http.Handler {
 		next.ServeHTTP(watched, r.WithContext(audit.With(r.Context(), rec)))
 		panicked = false
 	})
+}
+
+// notStored answers a request that must not be served because its arrival was not taken down.
+func notStored(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.Error(w, fmt.Sprintf("Internal Server Error: %q: %v", r.URL.Path, audit.ErrNotStored), http.StatusInternalServerError)
 }
 
 // auditUnauthenticated records a request whose credentials were refused.
@@ -211,17 +222,19 @@ func recordStatus(rec *audit.Record, s *metav1.Status) {
 	}
 }
 
-// audited begins the record of a request of this process; finish ends it.
-func (t *transport) audited(ctx context.Context, q *call.Request) (context.Context, func(*call.Result, error)) {
+// audited begins the record of a request of this process; finish ends it. With an error the request must not be served.
+func (t *transport) audited(ctx context.Context, q *call.Request) (recorded context.Context, finish func(*call.Result, error), err error) {
 	k := q.Kind
 	rec := t.server.cfg.Audit.Begin(&audit.Request{
 		User: t.user, Verb: q.Verb, Group: k.Group, Version: k.Version, Resource: k.Resource, Subresource: q.Subresource,
 		Namespace: q.Namespace, Name: q.Name,
 	}, audit.Origin{ID: string(uuid.NewUUID()), URI: pathOf(q), UserAgent: "knarr", Received: time.Now()})
 	if rec == nil {
-		return ctx, func(*call.Result, error) {}
+		return ctx, func(*call.Result, error) {}, nil
 	}
-	rec.Received()
+	if err := rec.Received(); err != nil {
+		return nil, nil, apierrors.NewInternalError(err)
+	}
 	reg := t.server.registry(k)
 	if rec.WantsRequest() && reg != nil {
 		recordRequest(rec, reg, q)
@@ -240,7 +253,7 @@ func (t *transport) audited(ctx context.Context, q *call.Request) (context.Conte
 			recordResult(rec, k, result)
 		}
 		rec.Complete(code)
-	}
+	}, nil
 }
 
 func recordResult(rec *audit.Record, k *resource.Kind, result *call.Result) {

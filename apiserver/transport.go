@@ -84,7 +84,10 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 		if s.cfg.Audit == nil {
 			return t.do(ctx, q)
 		}
-		ctx, finish := t.audited(ctx, q)
+		ctx, finish, err := t.audited(ctx, q)
+		if err != nil {
+			return nil, err
+		}
 		result, err := t.do(ctx, q)
 		finish(result, err)
 		return result, err
@@ -142,7 +145,10 @@ func (t *transport) Watch(ctx context.Context, q *call.Request) (call.Stream, er
 	defer done() // it has begun by then
 	finish := func(*call.Result, error) {}
 	if t.server.cfg.Audit != nil {
-		ctx, finish = t.audited(ctx, q)
+		var err error
+		if ctx, finish, err = t.audited(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	reason, err := t.server.decide(ctx, attributes(t.user, q))
 	audit.Of(ctx).Decided(err == nil, reason)

@@ -20,20 +20,30 @@ type AuditConfig struct {
 
 	// LogPath is the log file; "-" is standard output.
 	LogPath string `yaml:"auditLogPath"`
-	// LogMaxSize is in megabytes, LogMaxAge in days; defaults 100 and no bound.
+	// LogMaxSize is in megabytes, LogMaxAge in days; defaults 100 and 366, and no bound if negative.
 	LogMaxSize   int `yaml:"auditLogMaxSize"`
 	LogMaxAge    int `yaml:"auditLogMaxAge"`
 	LogMaxBackup int `yaml:"auditLogMaxBackup"`
-	// LogMode is blocking (the default) or batch.
+	// LogMode is blocking (the default), blocking-strict or batch.
 	LogMode     string `yaml:"auditLogMode"`
 	LogCompress bool   `yaml:"auditLogCompress"`
-	// LogTruncateEnabled bounds events by LogTruncateMaxEventSize bytes, default 102400.
+	// LogFormat is json (the default) or legacy.
+	LogFormat string `yaml:"auditLogFormat"`
+	// LogBatch tunes the mode batch: batches of one event by default, without throttle.
+	LogBatchBufferSize     int           `yaml:"auditLogBatchBufferSize"`
+	LogBatchMaxSize        int           `yaml:"auditLogBatchMaxSize"`
+	LogBatchMaxWait        time.Duration `yaml:"auditLogBatchMaxWait"`
+	LogBatchThrottleEnable bool          `yaml:"auditLogBatchThrottleEnable"`
+	LogBatchThrottleQPS    int           `yaml:"auditLogBatchThrottleQPS"`
+	LogBatchThrottleBurst  int           `yaml:"auditLogBatchThrottleBurst"`
+	// LogTruncateEnabled bounds events by LogTruncateMaxEventSize bytes, default 102400, and batches by LogTruncateMaxBatchSize, default 10485760.
 	LogTruncateEnabled      bool `yaml:"auditLogTruncateEnabled"`
 	LogTruncateMaxEventSize int  `yaml:"auditLogTruncateMaxEventSize"`
+	LogTruncateMaxBatchSize int  `yaml:"auditLogTruncateMaxBatchSize"`
 
 	// WebhookConfigFile is a kubeconfig that names the webhook.
 	WebhookConfigFile string `yaml:"auditWebhookConfigFile"`
-	// WebhookMode is batch (the default) or blocking.
+	// WebhookMode is batch (the default), blocking or blocking-strict.
 	WebhookMode                 string        `yaml:"auditWebhookMode"`
 	WebhookInitialBackoff       time.Duration `yaml:"auditWebhookInitialBackoff"`
 	WebhookBatchBufferSize      int           `yaml:"auditWebhookBatchBufferSize"`
@@ -41,6 +51,11 @@ type AuditConfig struct {
 	WebhookBatchMaxWait         time.Duration `yaml:"auditWebhookBatchMaxWait"`
 	WebhookTruncateEnabled      bool          `yaml:"auditWebhookTruncateEnabled"`
 	WebhookTruncateMaxEventSize int           `yaml:"auditWebhookTruncateMaxEventSize"`
+	WebhookTruncateMaxBatchSize int           `yaml:"auditWebhookTruncateMaxBatchSize"`
+	// WebhookBatchThrottleEnable, true by default, bounds batches a second: 10, and 15 at once.
+	WebhookBatchThrottleEnable *bool `yaml:"auditWebhookBatchThrottleEnable"`
+	WebhookBatchThrottleQPS    int   `yaml:"auditWebhookBatchThrottleQPS"`
+	WebhookBatchThrottleBurst  int   `yaml:"auditWebhookBatchThrottleBurst"`
 }
 
 func (c *AuditConfig) validate(bad func(key, format string, args ...any)) {
@@ -50,6 +65,11 @@ func (c *AuditConfig) validate(bad func(key, format string, args ...any)) {
 		default:
 			bad(m.key, "%q is none of blocking, blocking-strict, batch", m.mode)
 		}
+	}
+	switch c.LogFormat {
+	case "", "json", "legacy":
+	default:
+		bad("auditLogFormat", "%q is none of json, legacy", c.LogFormat)
 	}
 	if c.PolicyFile == "" && (c.LogPath != "" || c.WebhookConfigFile != "") {
 		bad("auditPolicyFile", "nothing is recorded without a policy")
@@ -67,6 +87,7 @@ func orNumber[T int | time.Duration](n, otherwise T) T {
 const (
 	auditBuffer   = 10000
 	auditMaxEvent = 100 << 10
+	auditMaxBatch = 10 << 20
 )
 
 // auditor opens what the configuration asks for; nil is nothing.
@@ -87,14 +108,23 @@ func (c *Cluster) auditor() (*audit.Auditor, error) {
 	if a.LogPath != "" {
 		log, err := audit.OpenLog(audit.LogConfig{
 			Path: a.LogPath, MaxSize: int64(orNumber(a.LogMaxSize, 100)) << 20, MaxBackups: orNumber(a.LogMaxBackup, 100),
-			MaxAge: time.Duration(a.LogMaxAge) * 24 * time.Hour, Compress: a.LogCompress, Log: c.log,
+			MaxAge: time.Duration(max(orNumber(a.LogMaxAge, 366), 0)) * 24 * time.Hour, Compress: a.LogCompress, Legacy: a.LogFormat == "legacy", Log: c.log,
 		})
 		if err != nil {
 			return nil, err
 		}
 		c.parts.onStop("audit log", log.Close)
-		sinks = append(sinks, c.auditSink("audit log writer", log, a.LogMode == "batch", audit.BatchConfig{Buffer: auditBuffer, MaxSize: 1, Log: c.log},
-			a.LogTruncateEnabled, a.LogTruncateMaxEventSize))
+		config := audit.BatchConfig{
+			Buffer: orNumber(a.LogBatchBufferSize, auditBuffer), MaxSize: orNumber(a.LogBatchMaxSize, 1), MaxWait: a.LogBatchMaxWait, Log: c.log,
+		}
+		if a.LogBatchThrottleEnable {
+			config.QPS, config.Burst = float32(a.LogBatchThrottleQPS), a.LogBatchThrottleBurst
+		}
+		var sink audit.Sink = log
+		if a.LogTruncateEnabled {
+			sink = c.truncated(sink, a.LogTruncateMaxEventSize, a.LogTruncateMaxBatchSize)
+		}
+		sinks = append(sinks, c.auditSink("audit log writer", sink, orText(a.LogMode, "blocking"), config))
 	}
 	if a.WebhookConfigFile != "" {
 		client, err := callout.New(callout.Config{
@@ -105,23 +135,42 @@ func (c *Cluster) auditor() (*audit.Auditor, error) {
 		}
 		stopping, stop := context.WithCancel(context.Background())
 		c.parts.onStop("audit webhook", func() error { stop(); return nil })
-		sinks = append(sinks, c.auditSink("audit webhook sender", &audit.Webhook{Client: client, Log: c.log, Stopping: stopping},
-			a.WebhookMode == "" || a.WebhookMode == "batch", audit.BatchConfig{
-				Buffer: orNumber(a.WebhookBatchBufferSize, auditBuffer), MaxSize: orNumber(a.WebhookBatchMaxSize, 400),
-				MaxWait: orNumber(a.WebhookBatchMaxWait, 30*time.Second), QPS: 10, Burst: 15, Log: c.log,
-			}, a.WebhookTruncateEnabled, a.WebhookTruncateMaxEventSize))
+		config := audit.BatchConfig{
+			Buffer: orNumber(a.WebhookBatchBufferSize, auditBuffer), MaxSize: orNumber(a.WebhookBatchMaxSize, 400),
+			MaxWait: orNumber(a.WebhookBatchMaxWait, 30*time.Second), Log: c.log,
+		}
+		if yes(a.WebhookBatchThrottleEnable) {
+			config.QPS, config.Burst = float32(orNumber(a.WebhookBatchThrottleQPS, 10)), orNumber(a.WebhookBatchThrottleBurst, 15)
+		}
+		var sink audit.Sink = &audit.Webhook{Client: client, Log: c.log, Stopping: stopping}
+		if a.WebhookTruncateEnabled {
+			sink = c.truncated(sink, a.WebhookTruncateMaxEventSize, a.WebhookTruncateMaxBatchSize)
+		}
+		sinks = append(sinks, c.auditSink("audit webhook sender", sink, orText(a.WebhookMode, "batch"), config))
 	}
 	return audit.New(policy, sinks, nil, c.metrics), nil
 }
 
-func (c *Cluster) auditSink(name string, to audit.Sink, batch bool, config audit.BatchConfig, truncate bool, most int) audit.Sink {
-	if truncate {
-		to = &audit.Truncate{To: to, MaxEvent: orNumber(most, auditMaxEvent), Log: c.log}
+func orText(s, otherwise string) string {
+	if s == "" {
+		return otherwise
 	}
-	if !batch {
-		return to
+	return s
+}
+
+func (c *Cluster) truncated(to audit.Sink, event, batch int) audit.Sink {
+	return &audit.Truncate{To: to, MaxEvent: orNumber(event, auditMaxEvent), MaxBatch: orNumber(batch, auditMaxBatch), Log: c.log}
+}
+
+// auditSink puts what a mode needs in front of a sink.
+func (c *Cluster) auditSink(name string, to audit.Sink, mode string, config audit.BatchConfig) audit.Sink {
+	switch mode {
+	case "blocking-strict":
+		return audit.Strict{Sink: to}
+	case "batch":
+		b := audit.NewBatch(to, config)
+		c.parts.run(name, b.Run)
+		return b
 	}
-	b := audit.NewBatch(to, config)
-	c.parts.run(name, b.Run)
-	return b
+	return to
 }

@@ -6,6 +6,8 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +17,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"knarr.dev/api/call"
@@ -83,15 +87,17 @@ func TestPolicy(t *testing.T) {
 }
 
 type memory struct {
-	mu     sync.Mutex
-	events []*auditv1.Event
-	calls  int
+	mu      sync.Mutex
+	events  []*auditv1.Event
+	calls   int
+	problem error
 }
 
-func (m *memory) Write(events ...*auditv1.Event) {
+func (m *memory) Write(events ...*auditv1.Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.events, m.calls = append(m.events, events...), m.calls+1
+	return m.problem
 }
 
 func (m *memory) seen() (events, calls int) {
@@ -114,7 +120,9 @@ func record(t *testing.T, to Sink, level string) *Record {
 func TestRecord(t *testing.T) {
 	m := &memory{}
 	r := record(t, m, "RequestResponse")
-	r.Received()
+	if err := r.Received(); err != nil {
+		t.Fatal(err)
+	}
 	r.Annotate("k", "v")
 	r.Annotate("k", "w")
 	r.Request([]byte(`{"kind":"Pod","metadata":{"name":"p","managedFields":[{"manager":"x"}]}}`), nil)
@@ -140,7 +148,9 @@ func TestRecord(t *testing.T) {
 		t.Error("level None must make no record")
 	}
 	var none *Record
-	none.Received()
+	if err := none.Received(); err != nil {
+		t.Fatal(err)
+	}
 	none.Annotate("k", "v")
 	none.Complete(200)
 }
@@ -150,7 +160,7 @@ func TestBatchIsBounded(t *testing.T) {
 		m := &memory{}
 		b := NewBatch(m, BatchConfig{Buffer: 10, MaxSize: 4, MaxWait: time.Second, Log: slog.New(slog.DiscardHandler)})
 		for range 12 {
-			b.Write(&auditv1.Event{})
+			_ = b.Write(&auditv1.Event{})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -164,7 +174,7 @@ func TestBatchIsBounded(t *testing.T) {
 		if events, _ := m.seen(); events != 10 {
 			t.Errorf("%d events after the longest wait", events)
 		}
-		b.Write(&auditv1.Event{})
+		_ = b.Write(&auditv1.Event{})
 		cancel()
 		<-done
 		if events, _ := m.seen(); events != 11 {
@@ -184,7 +194,9 @@ func TestLogRotates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 10 {
-		l.Write(&auditv1.Event{RequestURI: "/x"})
+		if err := l.Write(&auditv1.Event{RequestURI: "/x"}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -210,5 +222,47 @@ func TestTruncate(t *testing.T) {
 	r.Complete(200)
 	if len(m.events) != 1 || m.events[0].RequestObject != nil || m.events[0].Annotations[TruncatedAnnotation] != "true" {
 		t.Errorf("events %+v", m.events)
+	}
+}
+
+func TestTruncateDividesBatches(t *testing.T) {
+	m := &memory{}
+	e := &auditv1.Event{RequestURI: strings.Repeat("x", 100)}
+	tr := &Truncate{To: m, MaxEvent: 1000, MaxBatch: 2 * sizeOf(e), Log: slog.New(slog.DiscardHandler)}
+	if err := tr.Write(e, e, e, e, e); err != nil || m.calls != 3 || len(m.events) != 5 {
+		t.Errorf("%d events in %d batches, %v", len(m.events), m.calls, err)
+	}
+}
+
+func TestStrict(t *testing.T) {
+	for _, c := range []struct {
+		sink Sink
+		want error
+	}{{&memory{problem: io.ErrShortWrite}, nil}, {Strict{&memory{problem: io.ErrShortWrite}}, ErrNotStored}, {Strict{&memory{}}, nil}} {
+		r := record(t, c.sink, "Metadata")
+		if err := r.Received(); !errors.Is(err, c.want) {
+			t.Errorf("%T: %v", c.sink, err)
+		}
+		r.Complete(200)
+	}
+}
+
+// TestLegacyLog holds lines to those of kube-apiserver v1.36.3.
+func TestLegacyLog(t *testing.T) {
+	e := auditv1.Event{
+		AuditID: "88741e44-8c90-400d-8885-d81e712a79e4", Stage: auditv1.StageResponseComplete, Verb: "list", SourceIPs: []string{"127.0.0.1"},
+		User:             authenticationv1.UserInfo{Username: "admin", Groups: []string{"system:masters", "system:authenticated"}},
+		ImpersonatedUser: &authenticationv1.UserInfo{Username: `bo"b x`, Groups: []string{"g1", "g 2", "system:authenticated"}},
+		UserAgent:        `a"gent`, ObjectRef: &auditv1.ObjectReference{Namespace: "default"}, ResponseStatus: &metav1.Status{Code: 403},
+		RequestURI:               "/api/v1/namespaces/default/configmaps?limit=500",
+		RequestReceivedTimestamp: metav1.NewMicroTime(time.Date(2026, 11, 21, 12, 34, 16, 703008055, time.UTC)),
+	}
+	const want = `2026-11-21T12:34:16.703008055Z AUDIT: id="88741e44-8c90-400d-8885-d81e712a79e4" stage="ResponseComplete" ip="127.0.0.1" method="list" user="admin" groups="\"system:masters\",\"system:authenticated\"" as="bo\"b x" asgroups="\"g1\",\"g 2\",\"system:authenticated\"" user-agent="a\"gent" namespace="default" uri="/api/v1/namespaces/default/configmaps?limit=500" response="403"` + "\n"
+	if got := legacy(&e); got != want {
+		t.Errorf("got  %swant %s", got, want)
+	}
+	e = auditv1.Event{Stage: auditv1.StageRequestReceived}
+	if got := legacy(&e); !strings.Contains(got, `user="<none>" groups="<none>" as="<self>" asgroups="<lookup>"`) || !strings.Contains(got, `namespace="<none>" uri="" response="<deferred>"`) {
+		t.Error(got)
 	}
 }

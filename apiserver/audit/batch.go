@@ -6,7 +6,11 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -48,8 +52,8 @@ func NewBatch(to Sink, cfg BatchConfig) *Batch {
 // Dropped is how many events were lost because the buffer was full.
 func (b *Batch) Dropped() int64 { return b.dropped.Load() }
 
-// Write implements Sink. It never waits.
-func (b *Batch) Write(events ...*auditv1.Event) {
+// Write implements Sink. It never waits, and what happens to events later is no error.
+func (b *Batch) Write(events ...*auditv1.Event) error {
 	for _, e := range events {
 		select {
 		case b.events <- e:
@@ -59,6 +63,7 @@ func (b *Batch) Write(events ...*auditv1.Event) {
 			}
 		}
 	}
+	return nil
 }
 
 // Run sends batches until ctx ends, and then what is left.
@@ -66,7 +71,7 @@ func (b *Batch) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if batch := b.gather(ctx); len(batch) > 0 {
 			b.limit.Accept()
-			b.to.Write(batch...)
+			_ = b.to.Write(batch...)
 		}
 	}
 	for {
@@ -74,7 +79,7 @@ func (b *Batch) Run(ctx context.Context) error {
 		if len(batch) == 0 {
 			return nil
 		}
-		b.to.Write(batch...)
+		_ = b.to.Write(batch...)
 	}
 }
 
@@ -112,42 +117,52 @@ func (b *Batch) rest() (batch []*auditv1.Event) {
 }
 
 // Truncate bounds the size of events, in bytes of JSON: one that is too large loses the bodies of request and response, and is dropped if
-// that does not help.
+// that does not help. Batches that are larger than MaxBatch, if it is not 0, are divided.
 type Truncate struct {
-	To       Sink
-	MaxEvent int
-	Log      *slog.Logger
+	To                 Sink
+	MaxEvent, MaxBatch int
+	Log                *slog.Logger
 }
 
 // TruncatedAnnotation marks events that lost their bodies.
 const TruncatedAnnotation = "audit.k8s.io/truncated"
 
 // Write implements Sink.
-func (t *Truncate) Write(events ...*auditv1.Event) {
+func (t *Truncate) Write(events ...*auditv1.Event) error {
 	kept := make([]*auditv1.Event, 0, len(events))
+	var problems []error
+	total := 0
 	for _, e := range events {
-		if fits(e, t.MaxEvent) {
-			kept = append(kept, e)
-			continue
+		size := sizeOf(e)
+		if size > t.MaxEvent {
+			small := *e
+			small.RequestObject, small.ResponseObject = nil, nil
+			small.Annotations = map[string]string{TruncatedAnnotation: "true"}
+			maps.Copy(small.Annotations, e.Annotations)
+			if size = sizeOf(&small); size > t.MaxEvent {
+				t.Log.Error("an audit event is too large even without bodies: dropped", "id", e.AuditID)
+				problems = append(problems, fmt.Errorf("audit event %s is too large", e.AuditID))
+				continue
+			}
+			e = &small
 		}
-		small := *e
-		small.RequestObject, small.ResponseObject = nil, nil
-		small.Annotations = map[string]string{TruncatedAnnotation: "true"}
-		for k, v := range e.Annotations {
-			small.Annotations[k] = v
+		if t.MaxBatch > 0 && len(kept) > 0 && total+size > t.MaxBatch {
+			problems = append(problems, t.To.Write(kept...))
+			kept, total = nil, 0
 		}
-		if !fits(&small, t.MaxEvent) {
-			t.Log.Error("an audit event is too large even without bodies: dropped", "id", e.AuditID)
-			continue
-		}
-		kept = append(kept, &small)
+		kept, total = append(kept, e), total+size
 	}
 	if len(kept) > 0 {
-		t.To.Write(kept...)
+		problems = append(problems, t.To.Write(kept...))
 	}
+	return errors.Join(problems...)
 }
 
-func fits(e *auditv1.Event, most int) bool {
+// sizeOf is the length of an event in JSON; one that has none is too large.
+func sizeOf(e *auditv1.Event) int {
 	b, err := json.Marshal(e)
-	return err == nil && len(b) <= most
+	if err != nil {
+		return math.MaxInt
+	}
+	return len(b)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,12 +32,14 @@ type LogConfig struct {
 	MaxAge     time.Duration
 	// Compress gzips rotated files.
 	Compress bool
-	Log      *slog.Logger
+	// Legacy writes lines of words instead of JSON.
+	Legacy bool
+	Log    *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
 
-// Log writes events to a file, a line of JSON each.
+// Log writes events to a file, a line each.
 type Log struct {
 	cfg LogConfig
 
@@ -82,12 +85,17 @@ type nopCloser struct{ io.Writer }
 func (nopCloser) Close() error { return nil }
 
 // Write implements Sink.
-func (l *Log) Write(events ...*auditv1.Event) {
+func (l *Log) Write(events ...*auditv1.Event) error {
 	var buf bytes.Buffer
 	encoder := json.NewEncoder(&buf)
 	for _, e := range events {
+		if l.cfg.Legacy {
+			buf.WriteString(legacy(e))
+			continue
+		}
 		if err := encoder.Encode(e); err != nil {
 			l.cfg.Log.Error("encode an audit event", "id", e.AuditID, "err", err)
+			return err
 		}
 	}
 	l.mu.Lock()
@@ -98,13 +106,47 @@ func (l *Log) Write(events ...*auditv1.Event) {
 		}
 	}
 	if l.out == nil {
-		return
+		return fmt.Errorf("audit log %s: %w", l.cfg.Path, os.ErrClosed)
 	}
 	n, err := l.out.Write(buf.Bytes())
 	l.size += int64(n)
 	if err != nil {
 		l.cfg.Log.Error("write the audit log", "err", err)
 	}
+	return err
+}
+
+// legacy is an event as a line of words, as Kubernetes writes it.
+func legacy(e *auditv1.Event) string {
+	or := func(s, otherwise string) string {
+		if s == "" {
+			return otherwise
+		}
+		return s
+	}
+	list := func(names []string, otherwise string) string {
+		quoted := make([]string, len(names))
+		for i, name := range names {
+			quoted[i] = strconv.Quote(name)
+		}
+		return or(strings.Join(quoted, ","), otherwise)
+	}
+	as, asGroups, namespace, response, ip := "<self>", "<lookup>", "<none>", "<deferred>", "<unknown>"
+	if u := e.ImpersonatedUser; u != nil {
+		as, asGroups = or(u.Username, as), list(u.Groups, asGroups)
+	}
+	if e.ObjectRef != nil {
+		namespace = or(e.ObjectRef.Namespace, namespace)
+	}
+	if e.ResponseStatus != nil {
+		response = strconv.Itoa(int(e.ResponseStatus.Code))
+	}
+	if len(e.SourceIPs) > 0 {
+		ip = e.SourceIPs[0]
+	}
+	return fmt.Sprintf("%s AUDIT: id=%q stage=%q ip=%q method=%q user=%q groups=%q as=%q asgroups=%q user-agent=%q namespace=%q uri=%q response=%q\n",
+		e.RequestReceivedTimestamp.UTC().Format(time.RFC3339Nano), e.AuditID, e.Stage, ip, e.Verb, or(e.User.Username, "<none>"),
+		list(e.User.Groups, "<none>"), as, asGroups, e.UserAgent, namespace, e.RequestURI, response)
 }
 
 // Close closes the file.

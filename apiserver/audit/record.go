@@ -11,6 +11,7 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -27,10 +28,17 @@ import (
 	"knarr.dev/api/call"
 )
 
-// Sink takes events. They are shared: it must not change them.
+// Sink takes events. They are shared: it must not change them. It logs what goes wrong itself.
 type Sink interface {
-	Write(events ...*auditv1.Event)
+	// Write returns an error if events are lost.
+	Write(events ...*auditv1.Event) error
 }
+
+// Strict makes requests fail whose arrival a sink cannot take down.
+type Strict struct{ Sink }
+
+// ErrNotStored says that the arrival of a request was not taken down by a sink that is strict: it must not be served.
+var ErrNotStored = errors.New("failed to store audit event")
 
 // Auditor records requests.
 type Auditor struct {
@@ -39,6 +47,8 @@ type Auditor struct {
 	now    func() time.Time
 	events prometheus.Counter
 	levels *prometheus.CounterVec
+	// rejected counts requests that were refused because their arrival was not taken down.
+	rejected prometheus.Counter
 }
 
 // New returns an auditor; now is time.Now if nil. Its metrics are named as Kubernetes names them; metrics may be nil.
@@ -54,9 +64,12 @@ func New(policy *Policy, sinks []Sink, now func() time.Time, metrics *prometheus
 		levels: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_audit_level_total", Help: "Counter of policy levels for audit events (1 per request).",
 		}, []string{"level"}),
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "apiserver_audit_requests_rejected_total", Help: "Counter of apiserver requests rejected due to an error in audit logging backend.",
+		}),
 	}
 	if metrics != nil {
-		metrics.MustRegister(a.events, a.levels)
+		metrics.MustRegister(a.events, a.levels, a.rejected)
 	}
 	return a
 }
@@ -292,21 +305,21 @@ func (r *Record) Status(s *metav1.Status) {
 	r.event.ResponseStatus = &copied
 }
 
-// Received says that the request has come in.
-func (r *Record) Received() { r.emit(auditv1.StageRequestReceived, 0) }
+// Received says that the request has come in. It returns ErrNotStored if the request must not be served.
+func (r *Record) Received() error { return r.emit(auditv1.StageRequestReceived, 0) }
 
 // Started says that the header of an answer without end was sent.
-func (r *Record) Started(code int) { r.emit(auditv1.StageResponseStarted, code) }
+func (r *Record) Started(code int) { _ = r.emit(auditv1.StageResponseStarted, code) }
 
 // Complete says that the answer was sent.
-func (r *Record) Complete(code int) { r.emit(auditv1.StageResponseComplete, code) }
+func (r *Record) Complete(code int) { _ = r.emit(auditv1.StageResponseComplete, code) }
 
 // Panicked says that serving the request failed badly.
-func (r *Record) Panicked() { r.emit(auditv1.StagePanic, http.StatusInternalServerError) }
+func (r *Record) Panicked() { _ = r.emit(auditv1.StagePanic, http.StatusInternalServerError) }
 
-func (r *Record) emit(stage auditv1.Stage, code int) {
+func (r *Record) emit(stage auditv1.Stage, code int) error {
 	if r == nil || slices.Contains(r.verdict.omitStages, stage) {
-		return
+		return nil
 	}
 	r.mu.Lock()
 	e := r.event
@@ -326,7 +339,15 @@ func (r *Record) emit(stage auditv1.Stage, code int) {
 		e.ResponseStatus = &status
 	}
 	r.auditor.events.Inc()
+	var lost error
 	for _, s := range r.auditor.sinks {
-		s.Write(&e)
+		err := s.Write(&e)
+		if _, strict := s.(Strict); strict && err != nil && stage == auditv1.StageRequestReceived {
+			lost = ErrNotStored
+		}
 	}
+	if lost != nil {
+		r.auditor.rejected.Inc()
+	}
+	return lost
 }

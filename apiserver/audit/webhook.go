@@ -30,7 +30,7 @@ const (
 )
 
 // Write implements Sink.
-func (w *Webhook) Write(events ...*auditv1.Event) {
+func (w *Webhook) Write(events ...*auditv1.Event) error {
 	list := auditv1.EventList{TypeMeta: metav1.TypeMeta{Kind: "EventList", APIVersion: auditv1.SchemeGroupVersion.String()}}
 	for _, e := range events {
 		item := *e
@@ -42,5 +42,7 @@ func (w *Webhook) Write(events ...*auditv1.Event) {
 	defer context.AfterFunc(w.Stopping, func() { time.AfterFunc(lastWithin, cancel) })()
 	if err := w.Client.Post(ctx, &list, nil); err != nil {
 		w.Log.Error("send audit events: they are lost", "events", len(events), "err", err)
+		return err
 	}
+	return nil
 }
