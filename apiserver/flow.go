@@ -5,7 +5,7 @@ package apiserver
 
 import (
 	"context"
-	"errors"
+	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -28,6 +28,8 @@ const (
 	defaultInFlight         = 400
 	defaultMutatingInFlight = 200
 	defaultRequestTimeout   = time.Minute
+	defaultWatchTimeout     = 30 * time.Minute
+	defaultStreams          = 1000
 )
 
 // patience is which part of its time a request may wait for its turn.
@@ -43,13 +45,6 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 		if isLong(sc.info) {
 			next.ServeHTTP(w, r)
 			return
-		}
-		ctx, timeout := r.Context(), s.cfg.RequestTimeout
-		if sc.info.verb != "watch" {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, timeout)
-			defer cancel()
-			r = r.WithContext(ctx)
 		}
 		if s.flows == nil {
 			done, ok := s.inFlight.try(sc.user, sc.info.verb)
@@ -71,7 +66,7 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 			h := w.Header()
 			h["X-Kubernetes-Pf-Flowschema-Uid"], h["X-Kubernetes-Pf-Prioritylevel-Uid"] = match.UID, match.LevelUID
 		}
-		ticket, err := s.flows.Admit(ctx, match, &q, s.work(&q, i.listing(), match.MaxSeats()), timeout/patience)
+		ticket, err := s.flows.Admit(r.Context(), match, &q, s.work(&q, i.listing(), match.MaxSeats()), sc.timeout/patience)
 		if err != nil {
 			s.refuse(w, r)
 			return
@@ -98,6 +93,47 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 }
 
+// timeoutOf is how long a request may take: what it asks for, if that is less than what the server allows.
+func (s *Server) timeoutOf(r *http.Request) (time.Duration, error) {
+	all := s.cfg.RequestTimeout
+	if !strings.Contains(r.URL.RawQuery, "timeout=") {
+		return all, nil
+	}
+	text := r.URL.Query().Get("timeout")
+	if text == "" {
+		return all, nil
+	}
+	asked, err := time.ParseDuration(text)
+	if err != nil {
+		return all, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+	}
+	if asked <= 0 || asked > all {
+		return all, nil
+	}
+	return asked, nil
+}
+
+// withDeadline refuses requests whose time cannot be told or is over.
+func (s *Server) withDeadline(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch sc := scopeOf(r); {
+		case sc.badTimeout != nil:
+			writeError(w, r, sc.badTimeout)
+		case r.Context().Err() == context.DeadlineExceeded:
+			writeLate(w)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// writeLate answers a request whose time is over, in the form that Kubernetes has for it.
+func writeLate(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(http.StatusGatewayTimeout)
+	_, _ = io.WriteString(w, `{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","reason":"Timeout","details":{},"code":504}`+"\n")
+}
+
 // isLong says that a request lasts as long as its user likes, but for watches.
 func isLong(i *requestInfo) bool {
 	switch i.subresource {
@@ -107,10 +143,10 @@ func isLong(i *requestInfo) bool {
 	return !i.isResource && strings.HasPrefix(i.path, "/debug/pprof/")
 }
 
-// tries is how often a request of the same process asks for its turn before it fails, as clients over HTTP do.
-const tries = 10
+// again is how long a request of the same process that was refused waits until it tries again, as clients over HTTP do.
+const again = time.Second
 
-// admit lets a request of the same process wait for its turn; done must be called if there is no error.
+// admit lets a request of the same process wait for its turn, as long as ctx lasts; done must be called if there is no error.
 func (s *Server) admit(ctx context.Context, user *call.Identity, q *call.Request) (done func(), err error) {
 	if s.flows == nil {
 		return s.inFlight.wait(ctx, q.Verb)
@@ -121,24 +157,18 @@ func (s *Server) admit(ctx context.Context, user *call.Identity, q *call.Request
 	}
 	l := listing{limit: q.Limit, version: q.ResourceVersion, exact: exactly(q.ResourceVersionMatch, q.Continue)}
 	l.initial = q.SendInitialEvents != nil && *q.SendInitialEvents
-	for try := 1; ; try++ {
+	for {
 		match := s.flows.Match(&r)
 		ticket, err := s.flows.Admit(ctx, match, &r, s.work(&r, l, match.MaxSeats()), s.cfg.RequestTimeout/patience)
 		if err == nil {
 			return ticket.Done, nil
 		}
-		after := s.retry.After(time.Now())
-		if !errors.Is(err, apf.ErrRefused) || ctx.Err() != nil {
-			return nil, apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
-		}
-		if try == tries {
-			return nil, apierrors.NewTooManyRequests("Too many requests, please try again later.", after)
-		}
-		again := time.NewTimer(time.Duration(after) * time.Second)
+		pause := time.NewTimer(again)
 		select {
-		case <-again.C:
+		case <-pause.C:
 		case <-ctx.Done():
-			again.Stop()
+			pause.Stop()
+			return nil, apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 		}
 	}
 }

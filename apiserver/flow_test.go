@@ -235,3 +235,20 @@ func TestSuggestedObjects(t *testing.T) {
 		t.Error("an object that claims to be suggested stays")
 	}
 }
+
+func TestRequestTimeout(t *testing.T) {
+	s := start(t)
+	for query, want := range map[string]struct {
+		code int
+		body string
+	}{
+		"?timeout=abc": {http.StatusBadRequest, `"message":"invalid timeout specified in the request URL - time: invalid duration \"abc\"","reason":"BadRequest","code":400}`},
+		"?timeout=5":   {http.StatusBadRequest, `time: missing unit in duration \"5\"`},
+		"?timeout=1ns": {http.StatusGatewayTimeout, `{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","reason":"Timeout","details":{},"code":504}`},
+		"?timeout=-3s": {http.StatusOK, `"default"`}, "?timeout=100m": {http.StatusOK, `"default"`}, "?timeout=": {http.StatusOK, `"default"`},
+	} {
+		if w := askAs(s, "admin", http.MethodGet, "/api/v1/namespaces/default"+query, nil); w.Code != want.code || !strings.Contains(w.Body.String(), want.body) {
+			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		}
+	}
+}

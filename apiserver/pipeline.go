@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -43,6 +44,9 @@ func (s *Server) pipeline() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		growStack()
+		if c := s.cfg.GoawayChance; c > 0 && r.ProtoMajor == 2 && rand.Float64() < c {
+			w.Header().Set("Connection", "close") // which makes HTTP/2 send GOAWAY
+		}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -72,6 +76,9 @@ type scope struct {
 	answer measured
 	// outside is how long the request waited for others: webhooks, and its turn.
 	outside elsewhere
+	// timeout is how long the request may take, if it does not stream; badTimeout is what is wrong with what it asked for.
+	timeout    time.Duration
+	badTimeout error
 	// ticket is for the seats of the request while it has some.
 	ticket *apf.Ticket
 }
@@ -121,7 +128,14 @@ func (s *Server) withPanicRecovery(next http.Handler) http.Handler {
 func (s *Server) withRequestInfo(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sc := &scope{info: parseRequest(r), received: time.Now()}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), scopeKey{}, sc)))
+		ctx := r.Context()
+		if sc.timeout = s.cfg.RequestTimeout; sc.info.verb != "watch" && !isLong(sc.info) {
+			sc.timeout, sc.badTimeout = s.timeoutOf(r)
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, sc.timeout)
+			defer cancel()
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, scopeKey{}, sc)))
 	})
 }
 
@@ -135,34 +149,6 @@ func (s *Server) withAuditID(next http.Handler) http.Handler {
 		w.Header().Set("Audit-Id", id)
 		w.Header().Set("Cache-Control", "no-cache, private")
 		next.ServeHTTP(w, r)
-	})
-}
-
-// withDeadline takes the time limit that a request asks for, if that is shorter than the server's own.
-func (s *Server) withDeadline(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.Contains(r.URL.RawQuery, "timeout=") {
-			next.ServeHTTP(w, r)
-			return
-		}
-		info := scopeOf(r).info
-		text := r.URL.Query().Get("timeout")
-		if text == "" || info.verb == "watch" || isLong(info) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		limit, err := time.ParseDuration(text)
-		if err != nil {
-			writeError(w, r, apierrors.NewBadRequest("invalid timeout specified in the request URL - "+err.Error()))
-			return
-		}
-		if limit <= 0 {
-			next.ServeHTTP(w, r)
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), limit)
-		defer cancel()
-		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -6,6 +6,7 @@ package apiserver
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -148,12 +149,17 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 // writeErrorWith is writeError for a request that gathered warnings.
 func writeErrorWith(w http.ResponseWriter, r *http.Request, err error, warnings []string) {
 	s := statusOf(err)
+	late := s.Code == http.StatusGatewayTimeout && r.Context().Err() == context.DeadlineExceeded
 	if rec := recordOf(r); rec != nil {
 		recordStatus(rec, s)
 	}
 	addWarnings(w, warnings)
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
+	}
+	if late {
+		writeLate(w)
+		return
 	}
 	writeObject(w, r, errorForm(r), int(s.Code), statusKind(), s)
 }

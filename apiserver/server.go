@@ -106,6 +106,12 @@ type Config struct {
 	Unfair bool
 	// RequestTimeout is how long a request may take that does not stream; a minute if 0.
 	RequestTimeout time.Duration
+	// MinWatchTimeout is how long a watch lasts if its client does not say, at random up to twice that; 30 minutes if 0.
+	MinWatchTimeout time.Duration
+	// MaxStreams bounds the requests of one HTTP/2 connection; 1000 if 0.
+	MaxStreams int
+	// GoawayChance is the fraction of HTTP/2 requests whose connection is ended, so that clients spread over several servers.
+	GoawayChance float64
 }
 
 // Bootstrap is an object that exists from the start.
@@ -170,6 +176,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.BodyTimeout = time.Minute
 	}
 	cfg.MaxInFlight, cfg.MaxMutatingInFlight = cmp.Or(cfg.MaxInFlight, defaultInFlight), cmp.Or(cfg.MaxMutatingInFlight, defaultMutatingInFlight)
+	cfg.MinWatchTimeout, cfg.MaxStreams = cmp.Or(cfg.MinWatchTimeout, defaultWatchTimeout), cmp.Or(cfg.MaxStreams, defaultStreams)
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultRequestTimeout)
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
@@ -351,7 +358,7 @@ func (s *Server) httpServer() *http.Server {
 	return &http.Server{
 		Handler: s.handler, TLSConfig: s.cfg.TLS, Protocols: protocols,
 		ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 1 << 20,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.cfg.MaxStreams},
 		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 }

@@ -21,10 +21,8 @@ import (
 	"knarr.dev/apiserver/watchcache"
 )
 
-// Times of watches: how long one lasts if the client does not say (at random up to twice that), how often bookmarks
-// are sent, and how long before its end a last one is.
+// Times of watches: how often bookmarks are sent, and how long before its end a last one is.
 const (
-	watchTimeout     = 30 * time.Minute
 	bookmarkInterval = time.Minute
 	bookmarkBefore   = 2 * time.Second
 )
@@ -102,7 +100,8 @@ func (r *registry) watch(ctx context.Context, q *call.Request) (*watchStream, er
 	r.server.watchers.add(w.of, 1)
 	timeout := q.Timeout
 	if timeout <= 0 {
-		timeout = watchTimeout + rand.N(watchTimeout)
+		least := r.server.cfg.MinWatchTimeout
+		timeout = least + rand.N(least)
 	}
 	w.deadline = time.NewTimer(timeout)
 	if w.bookmark {

@@ -80,6 +80,8 @@ type Config struct {
 	Security SecurityConfig `yaml:",inline"`
 	// Admission says which admission plug-ins act, and how.
 	Admission AdmissionConfig `yaml:",inline"`
+	// Requests bounds what requests may take.
+	Requests RequestConfig `yaml:",inline"`
 	// Audit says what is recorded, and where.
 	Audit AuditConfig `yaml:",inline"`
 
@@ -219,6 +221,7 @@ func (c Config) Validate() error {
 	}
 	c.Security.validate(bad)
 	c.Admission.validate(bad)
+	c.Requests.validate(bad)
 	c.Audit.validate(bad)
 	if c.ContainerRuntimeEndpoint != "" && c.Nodes > 1 {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)

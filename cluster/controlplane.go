@@ -60,6 +60,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		StoreSize: c.storeSize, Flags: c.config.Flags,
 		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
 	}
+	c.config.Requests.bound(&config)
 	policy, err := authz.Bootstrap()
 	if err != nil {
 		return config, err

@@ -116,6 +116,10 @@ func bindFlags(f *pflag.FlagSet, flags []flag) {
 			f.IntVar(v, g.name, 0, g.usage)
 		case *bool:
 			f.BoolVar(v, g.name, false, g.usage)
+		case *float64:
+			f.Float64Var(v, g.name, 0, g.usage)
+		case **int:
+			f.Var(optionalInt{v}, g.name, g.usage)
 		case *time.Duration:
 			f.DurationVar(v, g.name, 0, g.usage)
 		case **bool:
@@ -140,6 +144,10 @@ func overrideFlags(to, from []flag, changed func(string) bool) {
 			*v = *from[i].value.(*int)
 		case *bool:
 			*v = *from[i].value.(*bool)
+		case *float64:
+			*v = *from[i].value.(*float64)
+		case **int:
+			*v = *from[i].value.(**int)
 		case *time.Duration:
 			*v = *from[i].value.(*time.Duration)
 		case **bool:
