@@ -35,6 +35,7 @@ test: deps build images vet lint race e2e ## everything that CI runs
 
 vet: ## go vet
 	go vet ./...
+	cd test/e2e/clients && CGO_ENABLED=0 go vet -trimpath ./...
 
 lint: ## staticcheck, and gofmt
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -17,12 +18,30 @@ import (
 func TestClients(t *testing.T) {
 	requireNode(t)
 	archives := imageArchives(t)
+	bin := t.TempDir()
+	build(t, "clients", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./helm3", "./helm4")
 	c := cluster{startServer(t, "up", "--node-name", "node",
 		"--pod-cidr", "10.152.0.0/16", "--service-cidr", "10.153.0.0/16", "--node-cidr", "10.154.0.0/16",
 		"--image", archives[0], "--image", archives[1])}
+	for _, one := range []struct{ name, dir, program string }{
+		{"Helm 3", "clients/helm3", "helm3.test"},
+		{"Helm 4", "clients/helm4", "helm4.test"},
+	} {
+		t.Run(one.name, func(t *testing.T) { c.client(t, one.dir, filepath.Join(bin, one.program), "-test.v") })
+	}
 	t.Run("python3-kubernetes", func(t *testing.T) {
 		c.client(t, "clients/python", "/usr/bin/python3", "-W", "ignore", "-m", "unittest", "-v", "smoke_test")
 	})
+}
+
+// build runs the go command in a module of its own.
+func build(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", dir, err, out)
+	}
 }
 
 // client runs a program that finds the cluster by the variable KUBECONFIG.
