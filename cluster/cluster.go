@@ -248,6 +248,13 @@ func (c *Cluster) serverTLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s := c.config.Security; s.TLSCertFile != "" {
+		given, err := tls.LoadX509KeyPair(s.TLSCertFile, s.TLSPrivateKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tlsCertFile: %w", err)
+		}
+		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &given, nil }
+	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: certificate,

@@ -182,6 +182,12 @@ func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		bad("listen", "%v", err)
 	}
+	if (c.Security.TLSCertFile == "") != (c.Security.TLSPrivateKeyFile == "") {
+		bad("tlsCertFile", "a certificate and its key go together")
+	}
+	if c.Security.TLSCertFile != "" && c.Role != RoleAPIServer {
+		bad("tlsCertFile", "only for the role apiserver: other parts of a cluster trust its own authority")
+	}
 	c.Etcd.validate(bad)
 	ranges := map[string]netip.Prefix{}
 	for _, r := range []struct {

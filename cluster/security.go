@@ -30,6 +30,11 @@ import (
 // SecurityConfig says who is recognised and what they may do. The keys are Kubernetes' flags in the form of other keys; the zero value
 // is Kubernetes' default, with the cluster's own authorities.
 type SecurityConfig struct {
+	// TLSCertFile and TLSPrivateKeyFile are what an API server alone serves instead of a certificate of the cluster's own authority, which
+	// is the one that kubeconfig files written by it name.
+	TLSCertFile       string `yaml:"tlsCertFile"`
+	TLSPrivateKeyFile string `yaml:"tlsPrivateKeyFile"`
+
 	// ClientCAFile holds further authorities of client certificates.
 	ClientCAFile string `yaml:"clientCAFile"`
 

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,6 +103,8 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	if err != nil {
 		return nil, err
 	}
+	// The path without empty steps, as client-go asks for it: envtest writes URLs such as https://127.0.0.1:9443//mutate.
+	request.URL.Path, request.URL.RawPath = path.Join("/", request.URL.Path), ""
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "application/json, */*")
 	request.Header.Set("User-Agent", "kube-apiserver-admission")

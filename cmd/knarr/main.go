@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,11 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	c := root()
+	if filepath.Base(os.Args[0]) == kubeAPIServerName {
+		c.SetArgs(append([]string{kubeAPIServerName}, os.Args[1:]...))
+	}
+	if err := c.ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "knarr:", err)
 		os.Exit(1)
 	}
@@ -42,6 +47,7 @@ func root() *cobra.Command {
 		downCommand(),
 		serverCommand(),
 		apiserverCommand(),
+		kubeAPIServerCommand(),
 		agentCommand(),
 		tokenCommand(),
 		kubeconfigCommand(),

@@ -21,6 +21,8 @@ type flag struct {
 // securityFlags are named as those of kube-apiserver.
 func securityFlags(c *cluster.SecurityConfig) []flag {
 	return []flag{
+		{"tls-cert-file", "`FILE` of the certificate that is served, instead of one of the cluster's own authority (apiserver only)", &c.TLSCertFile},
+		{"tls-private-key-file", "`FILE` of its key", &c.TLSPrivateKeyFile},
 		{"client-ca-file", "`FILE` of further authorities of client certificates", &c.ClientCAFile},
 		{"requestheader-client-ca-file", "`FILE` of the authorities of front proxies (default the cluster's own)", &c.RequestHeaderClientCAFile},
 		{"requestheader-allowed-names", "common names of front proxies (default front-proxy-client, or any with a CA file)", &c.RequestHeaderAllowedNames},

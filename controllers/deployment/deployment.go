@@ -235,7 +235,7 @@ func (r *reconciler) ensureRevision(ctx context.Context, d *appsv1.Deployment, v
 		next.Annotations = map[string]string{}
 	}
 	next.Annotations[revisionAnnotation] = s.Annotations[revisionAnnotation]
-	_, err := r.deployments.Update(ctx, next)
+	_, err := r.deployments.UpdateStatus(ctx, next) // which leaves the generation as it is
 	return s, err
 }
 

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"knarr.dev/store/etcd/etcdtest"
 )
 
 // TestClients runs other people's clients against one cluster of a real node. What is written in Go is in the modules below folder
@@ -19,19 +21,40 @@ func TestClients(t *testing.T) {
 	requireNode(t)
 	archives := imageArchives(t)
 	bin := t.TempDir()
-	build(t, "clients", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./helm3", "./helm4")
+	build(t, "clients", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./helm3", "./helm4", "./controllerruntime")
+	assets := envtestAssets(t)
+	t.Setenv("KUBEBUILDER_ASSETS", assets)
 	c := cluster{startServer(t, "up", "--node-name", "node",
 		"--pod-cidr", "10.152.0.0/16", "--service-cidr", "10.153.0.0/16", "--node-cidr", "10.154.0.0/16",
 		"--image", archives[0], "--image", archives[1])}
 	for _, one := range []struct{ name, dir, program string }{
+		{"controller-runtime", "clients/controllerruntime", "controllerruntime.test"},
 		{"Helm 3", "clients/helm3", "helm3.test"},
 		{"Helm 4", "clients/helm4", "helm4.test"},
 	} {
-		t.Run(one.name, func(t *testing.T) { c.client(t, one.dir, filepath.Join(bin, one.program), "-test.v") })
+		t.Run(one.name, func(t *testing.T) { c.client(t, one.dir, filepath.Join(bin, one.program), "-test.v", "-test.failfast") })
 	}
 	t.Run("python3-kubernetes", func(t *testing.T) {
 		c.client(t, "clients/python", "/usr/bin/python3", "-W", "ignore", "-m", "unittest", "-v", "smoke_test")
 	})
+}
+
+// envtestAssets returns a directory with what envtest starts: this program in the place of kube-apiserver, etcd and kubectl.
+func envtestAssets(t *testing.T) string {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, program := range map[string]string{
+		"kube-apiserver": filepath.Join(bin, "knarr"), "kubectl": filepath.Join(bin, "kubectl"), "etcd": etcdtest.Program(t),
+	} {
+		if err := os.Symlink(program, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // build runs the go command in a module of its own.

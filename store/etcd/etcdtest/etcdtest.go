@@ -46,7 +46,7 @@ func Start(t testing.TB, args ...string) *Server {
 	s := &Server{t: t, Endpoint: "http://" + addresses[0], health: "http://" + addresses[1]}
 	peer := "http://" + addresses[2]
 	s.args = append([]string{
-		program(t), "--name=test", "--data-dir=" + filepath.Join(dir, "etcd"), "--log-level=error", "--unsafe-no-fsync",
+		Program(t), "--name=test", "--data-dir=" + filepath.Join(dir, "etcd"), "--log-level=error", "--unsafe-no-fsync",
 		"--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
 		"--listen-metrics-urls=" + s.health, "--heartbeat-interval=20", "--election-timeout=200",
@@ -116,8 +116,8 @@ func (s *Server) healthy(ctx context.Context) error {
 	return nil
 }
 
-// program builds etcd, unless the build cache has it, and returns its file.
-func program(t testing.TB) string {
+// Program builds etcd, unless the build cache has it, and returns its file.
+func Program(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
