@@ -381,20 +381,27 @@ func TestDump(t *testing.T) {
 
 func TestRetry(t *testing.T) {
 	var r Retry
-	at := func(second int64, want int) {
+	second := int64(100)
+	// refuse refuses so many requests in one second, and the next time goes on to the next.
+	refuse := func(n, want int) {
 		t.Helper()
-		if got := r.After(time.Unix(second, 0)); got != want {
-			t.Errorf("refused at %d: try after %d seconds, want %d", second, got, want)
+		for range n {
+			if got := r.After(time.Unix(second, 0)); got != want {
+				t.Errorf("refused at %d: try after %d seconds, want %d", second, got, want)
+			}
 		}
+		second++
 	}
-	for second, want := range map[int64]int{100: 1} {
-		at(second, want)
+	for range 5 {
+		refuse(2, 1) // few
 	}
-	for second := int64(100); second < 108; second++ {
-		at(second, []int{1, 2, 2, 4, 4, 4, 4, 8}[second-100])
+	for _, want := range []int{1, 2, 2, 4, 4, 4, 4, 8, 8} {
+		refuse(5, want)
 	}
-	at(110, 6)
-	at(200, 1)
+	second += 10
+	refuse(1, 3)
+	second += 100
+	refuse(1, 1)
 }
 
 func BenchmarkMatch(b *testing.B) {

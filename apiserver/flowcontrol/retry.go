@@ -8,15 +8,19 @@ import (
 	"time"
 )
 
-// maxRetryAfter bounds, in seconds, how much later refused clients are told to try again.
-const maxRetryAfter = 64
+// Bounds of what refused clients are told: in seconds; and how many refusals in a second mean that they come too soon.
+const (
+	maxRetryAfter = 64
+	busySecond    = 3
+)
 
-// Retry says when refused clients shall try again: after a second, and later if the server goes on refusing, as observed in
+// Retry says when refused clients shall try again: after a second, and later if the server goes on refusing many, as observed in
 // Kubernetes. Its zero value is ready.
 type Retry struct {
 	mu     sync.Mutex
 	after  int
-	second int64 // the last one in which a request was refused
+	second int64 // the last one in which a request was refused, and how many were
+	count  int
 	since  int64 // the second of the last change
 }
 
@@ -25,15 +29,21 @@ func (r *Retry) After(now time.Time) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	second := now.Unix()
-	quiet := second - r.second - 1 // whole seconds without a refusal
-	switch {
-	case r.after == 0 || quiet >= int64(r.after):
+	if r.after == 0 {
 		r.after, r.since = 1, second
-	case quiet > 0:
-		r.after, r.since = max(1, r.after-int(quiet)), second
-	case second-r.since >= int64(r.after):
-		r.after, r.since = min(2*r.after, maxRetryAfter), second
 	}
-	r.second = second
+	if second > r.second {
+		busy := r.count >= busySecond && second == r.second+1
+		if over := second - r.since - int64(r.after); over >= 0 {
+			if busy {
+				r.after = min(2*r.after, maxRetryAfter)
+			} else {
+				r.after = int(max(1, int64(r.after)-1-over))
+			}
+			r.since = second
+		}
+		r.second, r.count = second, 0
+	}
+	r.count++
 	return r.after
 }
