@@ -387,9 +387,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > maxBody {
 		return nil, tooLargeBody()
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) // some writers of tests have no deadlines
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	finish := s.limitBody(w)
+	body, err := readAll(http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
+	finish(err)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -402,8 +402,50 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	case err != nil:
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	_ = control.SetReadDeadline(time.Time{}) // else it stays: what is left of the body shall not hold up the answer
 	return body, nil
+}
+
+// limitBody makes reads of a body fail that come too late, until what it returns is called with what came of reading. A deadline
+// would say the same, but is a message to the goroutine of the connection, twice.
+func (s *Server) limitBody(w http.ResponseWriter) (finish func(error)) {
+	control, fired := http.NewResponseController(w), make(chan struct{})
+	timer := time.AfterFunc(s.cfg.BodyTimeout, func() {
+		_ = control.SetReadDeadline(time.Unix(1, 0)) // some writers of tests have no deadlines
+		close(fired)
+	})
+	return func(err error) {
+		if timer.Stop() {
+			return
+		}
+		<-fired
+		if err == nil { // else it stays: what is left of the body shall not hold up the answer
+			_ = control.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+// bodyGuess is how much room a body gets because its sender says so.
+const bodyGuess = 64 << 10
+
+// readAll is io.ReadAll for what is said to be of a size; negative is unknown.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	if size <= 0 || size > bodyGuess {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, size+1) // one more, to find the end without growing
+	n := 0
+	for n < len(body) {
+		m, err := r.Read(body[n:])
+		n += m
+		if err == io.EOF {
+			return body[:n], nil
+		}
+		if err != nil {
+			return body[:n], err
+		}
+	}
+	rest, err := io.ReadAll(r)
+	return append(body, rest...), err
 }
 
 func tooLargeBody() error {
@@ -452,6 +494,13 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	want := reg.subKind(q.Subresource)
 	if d, err := codec.Decode(media, body, obj); err == nil && d.Plain && reg.kind.Custom == nil && reg.kind.Readable == nil && stated(d.Kind, want) == want {
 		q.Object = obj
+		if q.Verb == "update" && (q.Subresource == "" || q.Subresource == "status") {
+			q.Renew = func() (resource.Object, error) {
+				again := reg.kind.New()
+				_, err := codec.Decode(media, body, again)
+				return again, err
+			}
+		}
 		return nil, nil
 	}
 	if obj, err = bodyOf(reg.kind, q.Subresource); err != nil { // the first is spoilt

@@ -92,12 +92,9 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	limit := int(max(o.Limit, 0))
 	more, remaining := false, int64(0)
 	var failed error
-	s.Range(prefix, after, func(e *watchcache.Entry) bool {
+	s.RangeLabelled(prefix, after, required, func(e *watchcache.Entry) bool {
 		if more && match != nil {
 			return false
-		}
-		if !e.MayHave(required) {
-			return true
 		}
 		f, err := e.As(r.kind)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/merge"
 	"knarr.dev/apiserver/watchcache"
 )
 
@@ -82,11 +83,31 @@ func checkPatchOptions(o *operation) error {
 	return validationErrors{"PatchOptions", validation.ValidatePatchOptions(options, o.PatchType)}.err()
 }
 
+// statusPatched is a new object: old with a patch of nothing but metadata and status, which copies no more of it. It is nil if the
+// patch is of another kind.
+func (r *registry) statusPatched(o *operation, old resource.Object) resource.Object {
+	status, strategic := r.kind.Status, o.PatchType == types.StrategicMergePatchType
+	if o.Subresource != "status" || status.Copy == nil || !strategic && o.PatchType != types.MergePatchType || !merge.Within(o.Patch) {
+		return nil
+	}
+	obj := status.Copy(old)
+	if !r.server.patcher.Apply(strategic, r.kind.GroupVersionKind, obj, o.Patch) {
+		return nil
+	}
+	return obj
+}
+
 // patched is a new object: old with the request's patch.
 func (r *registry) patched(o *operation, old resource.Object) (resource.Object, error) {
-	obj, err := r.changed(o, old)
-	if err != nil {
-		return nil, err
+	setDefaults := r.kind.Default
+	obj := r.statusPatched(o, old)
+	if obj != nil {
+		setDefaults = r.kind.Status.Default
+	} else {
+		var err error
+		if obj, err = r.changed(o, old); err != nil {
+			return nil, err
+		}
 	}
 	if obj.GetName() == "" {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", o.Name))
@@ -97,8 +118,8 @@ func (r *registry) patched(o *operation, old resource.Object) (resource.Object, 
 	if err := r.checkPlace(o, obj); err != nil {
 		return nil, err
 	}
-	if r.kind.Default != nil {
-		r.kind.Default(obj)
+	if setDefaults != nil {
+		setDefaults(obj)
 	}
 	return obj, nil
 }

@@ -222,23 +222,43 @@ func writeJSON(w http.ResponseWriter, r *http.Request, form accepted, code int, 
 	default:
 		b = append(b, '\n')
 	}
-	writeBytes(w, r, codec.JSON, code, b)
+	_ = writeBytes(w, r, codec.JSON, code, b)
 }
 
-func writeBytes(w http.ResponseWriter, r *http.Request, media string, code int, b []byte) {
+// writeBytes writes an answer. Without an error b may be used again.
+func writeBytes(w http.ResponseWriter, r *http.Request, media string, code int, b []byte) error {
 	w.Header().Set("Content-Type", media)
 	if len(b) >= gzipMin && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Add("Vary", "Accept-Encoding")
 		w.WriteHeader(code)
 		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
-		_, _ = z.Write(b)
-		_ = z.Close()
-		return
+		_, err := z.Write(b)
+		return errors.Join(err, z.Close())
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(code)
-	_, _ = w.Write(b)
+	_, err := w.Write(b)
+	return err
+}
+
+// answerMax is how large a buffer for answers may be to be kept.
+const answerMax = 64 << 10
+
+// writeFrom writes an answer that encode makes in a buffer of the server's.
+func (s *Server) writeFrom(w http.ResponseWriter, r *http.Request, media string, code int, encode func(dst []byte) ([]byte, bool)) bool {
+	room, _ := s.answers.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	b, ok := encode((*room)[:0])
+	if ok && writeBytes(w, r, media, code, b) != nil {
+		return true // the connection may still be busy with it
+	}
+	if *room = b; cap(b) <= answerMax {
+		s.answers.Put(room)
+	}
+	return ok
 }
 
 // writeAnswer answers with what the registry came to.
@@ -257,12 +277,13 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 		err = s.writeTransformed(w, r, reg, form, code, a)
 	case a.entry != nil:
 		if form.media == codec.Proto && reg.kind.Stored == nil && reg.kind.EncodeStored == nil {
-			if b, ok := codec.AtRevision(a.stored, a.entry.Kind.GroupVersionKind, a.entry.Object.GetResourceVersion()); ok {
-				writeBytes(w, r, codec.Proto, code, b)
+			if s.writeFrom(w, r, codec.Proto, code, func(dst []byte) ([]byte, bool) {
+				return codec.AppendAtRevision(dst, a.stored, a.entry.Kind.GroupVersionKind, a.entry.Object.GetResourceVersion())
+			}) {
 				return
 			}
 		}
-		err = writeEntry(w, r, form, code, a.entry)
+		err = s.writeEntry(w, r, form, code, a.entry)
 	case a.list != nil:
 		err = writeList(w, r, reg, form, a.list)
 	case a.object != nil:
@@ -277,20 +298,28 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 	}
 }
 
-func writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int, e *watchcache.Entry) error {
+func (s *Server) writeEntry(w http.ResponseWriter, r *http.Request, form accepted, code int, e *watchcache.Entry) error {
 	if form.media == codec.Proto {
 		raw, err := e.Proto()
 		if err != nil {
 			return err
 		}
-		writeBytes(w, r, codec.Proto, code, codec.WrapProto(e.Kind.GroupVersionKind, raw))
+		s.writeFrom(w, r, codec.Proto, code, func(dst []byte) ([]byte, bool) {
+			return codec.AppendProto(dst, e.Kind.GroupVersionKind, raw), true
+		})
 		return nil
 	}
 	b, err := e.JSON()
 	if err != nil {
 		return err
 	}
-	writeJSON(w, r, form, code, codec.WithKind(make([]byte, 0, len(b)+64), e.Kind.GroupVersionKind, b))
+	if form.media != codec.JSON || form.pretty {
+		writeJSON(w, r, form, code, codec.WithKind(nil, e.Kind.GroupVersionKind, b))
+		return nil
+	}
+	s.writeFrom(w, r, codec.JSON, code, func(dst []byte) ([]byte, bool) {
+		return append(codec.WithKind(dst, e.Kind.GroupVersionKind, b), '\n'), true
+	})
 	return nil
 }
 

@@ -136,6 +136,8 @@ type Server struct {
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
+	// answers has buffers for answers.
+	answers sync.Pool
 	// memory compares objects.
 	memory   resource.Comparers
 	handler  http.Handler

@@ -34,8 +34,8 @@ func (r *registry) put(ctx context.Context, o *operation) (*answer, error) {
 	}
 	once := body.GetResourceVersion() != "" && body.GetResourceVersion() != "0"
 	return r.update(ctx, o, func(*watchcache.Entry) (resource.Object, error) {
-		if once { // the update of one revision is not tried again
-			return body, nil
+		if once || o.Renew != nil { // the update of one revision is not tried again
+			return o.Object, nil
 		}
 		return body.DeepCopyObject().(resource.Object), nil
 	})
@@ -72,8 +72,30 @@ func (r *registry) update(ctx context.Context, o *operation, change func(old *wa
 		o.warnings = o.warnings[:mark]
 		o.finish()
 		o.undo = nil
+		if err := r.renew(o); err != nil {
+			return nil, err
+		}
 	}
 	return nil, r.conflict(o.Name)
+}
+
+// renew makes the body of an update anew, which an attempt has changed.
+func (r *registry) renew(o *operation) error {
+	if o.Renew == nil {
+		return nil
+	}
+	body, err := o.Renew()
+	if err != nil {
+		return err
+	}
+	if err := r.checkPlace(o, body); err != nil {
+		return err
+	}
+	if r.kind.Default != nil {
+		r.kind.Default(body)
+	}
+	o.Object = body
+	return nil
 }
 
 // updateOnce tries once; when again is set it returns the state to try with, or why there is none.

@@ -40,7 +40,9 @@ type Request struct {
 	// Object is the body of create and update. It may be of another kind for subresources (Binding, Eviction, Scale).
 	// The receiver owns it from here on: the caller must not keep it.
 	Object resource.Object
-	Patch  []byte
+	// Renew, if set, makes Object anew as it was, for an update that is tried again. Without it the server keeps a copy.
+	Renew func() (resource.Object, error)
+	Patch []byte
 	// PatchType is one of types.JSONPatchType, MergePatchType, StrategicMergePatchType, ApplyYAMLPatchType.
 	PatchType types.PatchType
 

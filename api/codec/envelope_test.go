@@ -98,16 +98,16 @@ func TestAtRevision(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, ok := AtRevision(stored, kind.GroupVersionKind, obj.ResourceVersion)
+		got, ok := AppendAtRevision(nil, stored, kind.GroupVersionKind, obj.ResourceVersion)
 		if !ok || !bytes.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
-		if _, ok := AtRevision(want, kind.GroupVersionKind, "1"); ok {
+		if _, ok := AppendAtRevision(nil, want, kind.GroupVersionKind, "1"); ok {
 			t.Errorf("%s: took what has a revision", name)
 		}
 	}
 	for _, stored := range []string{"", "{}", "k8s:enc:aescbc:v1:k:x"} {
-		if _, ok := AtRevision([]byte(stored), kind.GroupVersionKind, "1"); ok {
+		if _, ok := AppendAtRevision(nil, []byte(stored), kind.GroupVersionKind, "1"); ok {
 			t.Errorf("took %q", stored)
 		}
 	}

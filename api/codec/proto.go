@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,13 +36,12 @@ func MarshalProto(obj any) ([]byte, error) {
 
 // WrapProto puts a message into Kubernetes' envelope: the magic bytes and a runtime.Unknown.
 func WrapProto(gvk schema.GroupVersionKind, raw []byte) []byte {
-	apiVersion := gvk.GroupVersion().String()
-	meta := bytesField(nil, 1, []byte(apiVersion))
-	meta = bytesField(meta, 2, []byte(gvk.Kind))
-	dst := make([]byte, 0, len(raw)+len(meta)+32)
-	dst = append(dst, protoMagic()...)
-	dst = bytesField(dst, 1, meta)
-	dst = bytesField(dst, 2, raw)
+	return AppendProto(make([]byte, 0, len(raw)+len(gvk.Group)+len(gvk.Version)+len(gvk.Kind)+40), gvk, raw)
+}
+
+// AppendProto appends what WrapProto makes.
+func AppendProto(dst []byte, gvk schema.GroupVersionKind, raw []byte) []byte {
+	dst = bytesField(wrapHead(dst, gvk), 2, raw)
 	dst = bytesField(dst, 3, nil)
 	return bytesField(dst, 4, nil)
 }
@@ -181,34 +182,60 @@ func decodeProto(data []byte, obj runtime.Object) (schema.GroupVersionKind, erro
 	return gvk, m.Unmarshal(u.Raw)
 }
 
-// AtRevision makes what EncodeProto would of what EncodeStored made: the same object with a resourceVersion. Not ok are
-// other forms than EncodeStored's.
-func AtRevision(stored []byte, gvk schema.GroupVersionKind, revision string) ([]byte, bool) {
+// AppendAtRevision appends what EncodeProto would make of what EncodeStored made: the same object with a resourceVersion. Not ok
+// are other forms than EncodeStored's.
+func AppendAtRevision(dst, stored []byte, gvk schema.GroupVersionKind, revision string) ([]byte, bool) {
 	const metadata, resourceVersion = 1<<3 | 2, 6<<3 | 2 // tags of the message and of its metadata
 	_, raw, ok := envelope(stored)
 	if !ok || len(raw) == 0 || raw[0] != metadata || len(revision) > 0x7f {
-		return nil, false
+		return dst, false
 	}
 	size, n := binary.Uvarint(raw[1:])
 	if n <= 0 || size > uint64(len(raw)-1-n) {
-		return nil, false
+		return dst, false
 	}
 	meta, rest := raw[1+n:1+n+int(size)], raw[1+n+int(size):]
 	at := 0
 	for at < len(meta) && meta[at] < resourceVersion {
 		long, n := binary.Uvarint(meta[at+1:])
 		if meta[at]&7 != 2 || n <= 0 || long > uint64(len(meta)-at-1-n) {
-			return nil, false
+			return dst, false
 		}
 		at += 1 + n + int(long)
 	}
 	if at+1 >= len(meta) || meta[at] != resourceVersion || meta[at+1] != 0 {
-		return nil, false
+		return dst, false
 	}
-	out := make([]byte, 0, len(raw)+len(revision)+binary.MaxVarintLen64)
-	out = append(out, metadata)
-	out = binary.AppendUvarint(out, size+uint64(len(revision)))
-	out = append(append(out, meta[:at+1]...), byte(len(revision)))
-	out = append(append(append(out, revision...), meta[at+2:]...), rest...)
-	return WrapProto(gvk, out), true
+	metaSize := size + uint64(len(revision))
+	dst = wrapHead(slices.Grow(dst, len(stored)+len(revision)+3*binary.MaxVarintLen64+len(gvk.Group)+len(gvk.Version)), gvk)
+	dst = append(dst, 2<<3|2)
+	dst = binary.AppendUvarint(dst, 1+uint64(varintSize(metaSize))+metaSize+uint64(len(rest)))
+	dst = append(dst, metadata)
+	dst = binary.AppendUvarint(dst, metaSize)
+	dst = append(append(dst, meta[:at+1]...), byte(len(revision)))
+	dst = append(append(append(dst, revision...), meta[at+2:]...), rest...)
+	dst = bytesField(dst, 3, nil)
+	return bytesField(dst, 4, nil), true
 }
+
+// wrapHead begins an envelope: all that comes before the message.
+func wrapHead(dst []byte, gvk schema.GroupVersionKind) []byte {
+	version := len(gvk.Version)
+	if gvk.Group != "" {
+		version += len(gvk.Group) + 1
+	}
+	dst = append(dst, protoMagic()...)
+	dst = append(dst, 1<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(2+varintSize(uint64(version))+version+varintSize(uint64(len(gvk.Kind)))+len(gvk.Kind)))
+	dst = append(dst, 1<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(version))
+	if gvk.Group != "" {
+		dst = append(append(dst, gvk.Group...), '/')
+	}
+	dst = append(append(dst, gvk.Version...), 2<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(len(gvk.Kind)))
+	return append(dst, gvk.Kind...)
+}
+
+// varintSize is how many bytes a number takes.
+func varintSize(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }

@@ -32,7 +32,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 		}
 	},
 	PrepareUpdate: func(p, old *corev1.Pod) {
-		p.Status = *old.Status.DeepCopy()
+		p.Status = old.Status // which nobody changes
 		p.Generation = old.Generation
 		if p.Spec.Priority == nil { // which admission filled in
 			p.Spec.Priority = old.Spec.Priority
@@ -61,13 +61,15 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 	Subresources: resource.Subresources[corev1.Pod]{
 		Status: &resource.Status[corev1.Pod]{Prepare: func(obj, old *corev1.Pod) {
 			status := obj.Status
-			*obj = *old.DeepCopy()
+			*obj = *old // which nobody changes
 			obj.Status = status
 			if old.Status.QOSClass != "" && obj.Status.QOSClass == "" {
 				obj.Status.QOSClass = old.Status.QOSClass
 			}
 			samePodIPs(&obj.Status)
-		}, Validate: validatePodStatus},
+		}, Validate: validatePodStatus, Default: defaultPodStatus, Copy: func(p *corev1.Pod) *corev1.Pod {
+			return &corev1.Pod{ObjectMeta: *p.ObjectMeta.DeepCopy(), Spec: p.Spec, Status: *p.Status.DeepCopy()}
+		}},
 		Others: []resource.Subresource{
 			{Name: "attach", Kind: coreKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
 			{Name: "binding", Kind: coreKind("Binding"), Verbs: []string{"create"}},

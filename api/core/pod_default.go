@@ -24,6 +24,10 @@ func defaultPod(p *corev1.Pod) {
 		}
 	}
 	defaultPodRequests(&p.Spec)
+	defaultPodStatus(p)
+}
+
+func defaultPodStatus(p *corev1.Pod) {
 	if p.Status.Phase == "" {
 		p.Status.Phase = corev1.PodPending
 	}

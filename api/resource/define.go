@@ -71,6 +71,10 @@ func Define[T any](d Definition[T]) *Type[T] {
 		k.Status = &KindStatus{
 			Prepare: erase2(s.Prepare), Validate: eraseErrors2(s.Validate),
 			KeepMetadata: s.KeepMetadata, Warnings: eraseResult[T, []string](s.Warnings),
+			Default: erase(s.Default),
+		}
+		if copied := s.Copy; copied != nil {
+			k.Status.Copy = func(o Object) Object { return any(copied(cast[T](o))).(Object) }
 		}
 	}
 	if s := d.Subresources.Scale; s != nil {

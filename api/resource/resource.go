@@ -129,6 +129,10 @@ type Status[T any] struct {
 	// rest of metadata but managedFields come from old. It must be given: Go has no generic access to Status.
 	Prepare  func(obj, old *T)
 	Validate func(obj, old *T) field.ErrorList
+	// Copy, if set, is a copy of an object for a patch of nothing but metadata and status: it may share the rest. Default then
+	// fills in what Definition.Default would, without touching the rest.
+	Copy    func(*T) *T
+	Default func(*T)
 	// KeepMetadata ignores what a status writer says of labels, annotations and finalizers.
 	KeepMetadata bool
 	// Warnings are those for a change of status; Definition.Warnings are for the object itself.
@@ -249,6 +253,8 @@ type KindColumn struct {
 type KindStatus struct {
 	Prepare      func(obj, old Object)
 	Validate     func(obj, old Object) field.ErrorList
+	Copy         func(Object) Object
+	Default      func(Object)
 	KeepMetadata bool
 	Warnings     func(Object) []string
 }

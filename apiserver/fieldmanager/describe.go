@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"unsafe"
 )
 
 // describer writes the set of what a new object has and an empty one has not, as encode would of their diff, in one go.
@@ -230,7 +231,7 @@ func (d *describer) list(p *plan, after reflect.Value) {
 // sort brings the parts from mark on into the order of their elements; two with the same element are a case for the library.
 func (d *describer) sort(mark int) {
 	parts := d.parts[mark:]
-	elem := func(p part) string { return string(d.out[p.from+1 : p.elemEnd]) }
+	elem := func(p part) string { return unsafe.String(&d.out[p.from+1], p.elemEnd-p.from-1) } // until out changes
 	sorted := true
 	for i := 1; i < len(parts) && sorted; i++ {
 		switch c := order(elem(parts[i-1]), elem(parts[i])); {

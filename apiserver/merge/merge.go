@@ -47,6 +47,22 @@ func (p *Patcher) Apply(strategic bool, gvk schema.GroupVersionKind, obj resourc
 	return at.structure(v.Elem(), bytes.TrimSpace(patch))
 }
 
+// Within says that a patch names no fields of an object but metadata, status and its kind.
+func Within(patch []byte) bool {
+	if !json.Valid(patch) {
+		return false
+	}
+	fields, ok := members(bytes.TrimSpace(patch))
+	for i := range fields {
+		switch string(fields[i].name) {
+		case "metadata", "status", "kind", "apiVersion":
+		default:
+			return false
+		}
+	}
+	return ok
+}
+
 // structure applies a patch to a structure.
 func (p *patching) structure(v reflect.Value, patch []byte) bool {
 	p.depth++

@@ -60,6 +60,8 @@ type Cache struct {
 	ready  chan struct{}
 	shared resource.Shared
 
+	columns columns
+
 	newest  atomic.Pointer[Snapshot]
 	written *atomic.Int64 // the newest revision that this process knows to be written to the kind
 	closed  chan struct{} // by Close
@@ -91,6 +93,9 @@ type caughtUp struct {
 type Snapshot struct {
 	tree     *btree.BTreeG[*Entry]
 	Revision int64
+
+	state   stateID
+	columns *columns // nil if the snapshot is not one of a cache's newest
 }
 
 func less(a, b *Entry) bool { return a.Key < b.Key }
@@ -255,7 +260,8 @@ func (c *Cache) reset(tree *btree.BTreeG[*Entry], revision int64, w store.Watche
 
 // publish makes the tree the newest snapshot and wakes everybody; c.mu is held.
 func (c *Cache) publish(revision int64) {
-	c.newest.Store(&Snapshot{tree: c.tree.Clone(), Revision: revision})
+	state := stateID{epoch: c.epoch, events: c.first + uint64(len(c.history))}
+	c.newest.Store(&Snapshot{tree: c.tree.Clone(), Revision: revision, state: state, columns: &c.columns})
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -354,6 +360,7 @@ func (c *Cache) Tidy(now time.Time) int {
 	history := slices.Clone(c.history)
 	c.mu.Unlock()
 	freed := 0
+	c.columns.tidy()
 	for _, ev := range history {
 		freed += ev.tidy()
 	}
