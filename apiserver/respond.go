@@ -285,7 +285,7 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 		}
 		err = s.writeEntry(w, r, form, code, a.entry)
 	case a.list != nil:
-		err = writeList(w, r, reg, form, a.list)
+		err = s.writeList(w, r, reg, form, a.list)
 	case a.object != nil:
 		writeObject(w, r, form, code, a.gvk, a.object)
 	case a.status != nil:
@@ -321,69 +321,6 @@ func (s *Server) writeEntry(w http.ResponseWriter, r *http.Request, form accepte
 		return append(codec.WithKind(dst, e.Kind.GroupVersionKind, b), '\n'), true
 	})
 	return nil
-}
-
-func writeList(w http.ResponseWriter, r *http.Request, reg *registry, form accepted, l *listAnswer) error {
-	gvk := reg.kind.GroupVersion().WithKind(reg.kind.ListKind())
-	if form.media == codec.Proto {
-		items := make([][]byte, len(l.entries))
-		for i, e := range l.entries {
-			var err error
-			if items[i], err = e.Proto(); err != nil {
-				return err
-			}
-		}
-		b, err := codec.ProtoList(gvk, &l.meta, items)
-		if err != nil {
-			return err
-		}
-		writeBytes(w, r, codec.Proto, http.StatusOK, b)
-		return nil
-	}
-	b, err := listJSON(reg, l)
-	if err != nil {
-		return err
-	}
-	writeJSON(w, r, form, http.StatusOK, b)
-	return nil
-}
-
-// listJSON is a list in JSON.
-func listJSON(reg *registry, l *listAnswer) ([]byte, error) {
-	gvk := reg.kind.GroupVersion().WithKind(reg.kind.ListKind())
-	meta, err := json.Marshal(&l.meta)
-	if err != nil {
-		return nil, err
-	}
-	if reg.kind.Custom != nil && l.meta.Continue == "" { // lists of custom objects state it always
-		if len(meta) > 2 {
-			meta = append([]byte(`{"continue":"",`), meta[1:]...)
-		} else {
-			meta = []byte(`{"continue":""}`)
-		}
-	}
-	size := len(meta) + 128
-	for _, e := range l.entries {
-		b, err := e.JSON()
-		if err != nil {
-			return nil, err
-		}
-		size += len(b) + 1
-	}
-	dst := codec.WithKind(make([]byte, 0, size), gvk, []byte("{}"))
-	dst = append(dst[:len(dst)-1], `,"metadata":`...)
-	dst = append(append(dst, meta...), `,"items":[`...)
-	for i, e := range l.entries {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		b, err := e.JSON()
-		if err != nil {
-			return nil, err
-		}
-		dst = append(dst, b...)
-	}
-	return append(dst, "]}"...), nil
 }
 
 // writeTransformed answers with a Table or with metadata alone.

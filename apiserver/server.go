@@ -136,8 +136,8 @@ type Server struct {
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
-	// answers has buffers for answers.
-	answers sync.Pool
+	// answers has buffers for answers, chunks those for parts of lists.
+	answers, chunks sync.Pool
 	// memory compares objects.
 	memory   resource.Comparers
 	handler  http.Handler

@@ -85,19 +85,40 @@ func EncodeProto(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
 
 // ProtoList encodes a list of messages as every typed list encodes: metadata is field 1, items are field 2.
 func ProtoList(gvk schema.GroupVersionKind, meta *metav1.ListMeta, items [][]byte) ([]byte, error) {
-	m, err := meta.Marshal()
+	dst, size, err := ProtoListHead(gvk, meta, items)
 	if err != nil {
 		return nil, err
 	}
-	size := len(m) + 16
+	dst = slices.Grow(dst, size-len(dst))
 	for _, item := range items {
-		size += len(item) + 1 + binary.MaxVarintLen64
+		dst = append(AppendProtoItem(dst, len(item)), item...)
 	}
-	raw := bytesField(make([]byte, 0, size), 1, m)
+	return append(dst, ProtoListTail...), nil
+}
+
+// ProtoListHead is what ProtoList begins with, and the size of all. Each item follows behind what AppendProtoItem makes, then
+// ProtoListTail: so a list can be written without making it.
+func ProtoListHead(gvk schema.GroupVersionKind, meta *metav1.ListMeta, items [][]byte) (head []byte, size int, err error) {
+	m, err := meta.Marshal()
+	if err != nil {
+		return nil, 0, err
+	}
+	raw := 1 + varintSize(uint64(len(m))) + len(m)
 	for _, item := range items {
-		raw = bytesField(raw, 2, item)
+		raw += 1 + varintSize(uint64(len(item))) + len(item)
 	}
-	return WrapProto(gvk, raw), nil
+	head = append(wrapHead(nil, gvk), 2<<3|2)
+	head = binary.AppendUvarint(head, uint64(raw))
+	size = len(head) + raw + len(ProtoListTail)
+	return bytesField(head, 1, m), size, nil
+}
+
+// ProtoListTail is what ProtoList ends with: the empty fields of the envelope.
+const ProtoListTail = "\x1a\x00\x22\x00"
+
+// AppendProtoItem appends what stands before an item of that size.
+func AppendProtoItem(dst []byte, size int) []byte {
+	return binary.AppendUvarint(append(dst, 2<<3|2), uint64(size))
 }
 
 // ProtoFrame makes the frame of a watch event: its length and a metav1.WatchEvent around an enveloped object.
