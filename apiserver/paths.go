@@ -46,9 +46,9 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 		s.statusz().serve(w, r)
 	case path == "flagz":
 		s.flagz().serve(w, r)
-	case path == "debug/flags/v":
+	case path == "debug/flags/v" && !s.cfg.NoProfiling:
 		serveVerbosity(w, r)
-	case first == "debug" && serveProfile(w, r, rest):
+	case first == "debug" && !s.cfg.NoProfiling && serveProfile(w, r, rest):
 	case first == "debug" && s.serveFlows(w, r, strings.TrimPrefix(rest, "api_priority_and_fairness/")):
 	case first == "api" || first == "apis" && s.servesGroup(rest):
 		writeError(w, r, notFoundPath())

@@ -36,6 +36,7 @@ func (s *Server) pipeline() http.Handler {
 		s.withAudit,
 		s.withAuthentication,
 		s.withDeadline,
+		s.withShutdown,
 		s.withAuditID,
 		s.withRequestInfo,
 		s.withPanicRecovery,

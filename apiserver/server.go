@@ -92,6 +92,12 @@ type Config struct {
 	AdvertiseIP   netip.Addr
 	AdvertisePort int
 
+	// Shutdown says how the server ends.
+	Shutdown Shutdown
+	// LastingPaths are paths of Paths whose requests last as long as their users like.
+	LastingPaths []string
+	// NoProfiling serves no profiles of the process.
+	NoProfiling bool
 	// BodyTimeout is how long the body of a request may take to arrive; a minute if 0.
 	BodyTimeout time.Duration
 
@@ -151,7 +157,12 @@ type Server struct {
 	ready   chan struct{}
 	isReady atomic.Bool
 	stopped chan struct{}
-	views   sync.Map // viewKey -> *watchcache.View
+	// draining is when the end began, in Unix nanoseconds, or 0; refusing says that new requests are refused.
+	draining       atomic.Int64
+	refusing       atomic.Bool
+	brief, lasting *inflight // requests that are bounded in time, and those that are not
+	farewells      farewells
+	views          sync.Map // viewKey -> *watchcache.View
 	// impersonations are the ways in which users last impersonated.
 	impersonations authn.Memory[string, string]
 	// connects is held for reading by each request of verb connect; whoever gets it for writing has seen the last of them.
@@ -185,6 +196,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, hooks: map[hookKey]*hooks.Hook{},
+		brief: newInflight(), lasting: newInflight(),
 		began: time.Now(), ready: make(chan struct{}), stopped: make(chan struct{}),
 		fields: fieldmanager.New(cfg.Kinds),
 	}
@@ -236,10 +248,10 @@ func (s *Server) Routes() []string {
 // Handler is the whole HTTP pipeline.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Run fills the caches, makes the first objects and serves until ctx ends; then it finishes requests, ends watches and
-// returns nil.
+// Run fills the caches, makes the first objects and serves until ctx ends; then it ends as Config.Shutdown says, and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	// Caches and loops go on until the last request is finished.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -247,12 +259,12 @@ func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, len(caches)+1)
 	for _, c := range caches {
 		wg.Go(func() {
-			if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+			if err := c.Run(work); err != nil && work.Err() == nil {
 				failed <- err
 			}
 		})
 	}
-	wg.Go(func() { s.tidy(ctx) })
+	wg.Go(func() { s.tidy(work) })
 	defer cancel() // before wg.Wait
 	var server *http.Server
 	if s.cfg.Listener != nil {
@@ -262,21 +274,20 @@ func (s *Server) Run(ctx context.Context) error {
 				failed <- fmt.Errorf("serve %s: %w", s.cfg.Listener.Addr(), err)
 			}
 		})
-		defer s.shutdown(server)
 	}
-	defer close(s.stopped)
+	defer s.end(server, failed)
 	if s.custom != nil {
-		wg.Go(func() { s.custom.run(ctx) })
+		wg.Go(func() { s.custom.run(work) })
 	}
 	if s.others != nil {
-		wg.Go(func() { s.others.run(ctx) })
+		wg.Go(func() { s.others.run(work) })
 	}
 	if err := s.start(ctx, failed); err != nil {
 		return err
 	}
-	wg.Go(func() { s.keepFlows(ctx) })
+	wg.Go(func() { s.keepFlows(work) })
 	if s.flows != nil {
-		wg.Go(func() { s.flows.Run(ctx) })
+		wg.Go(func() { s.flows.Run(work) })
 	}
 	if s.repairs != nil {
 		wg.Go(func() {
@@ -284,7 +295,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	if s.cfg.Shared && s.advertised() {
-		wg.Go(func() { s.keepEndpoints(ctx) })
+		wg.Go(func() { s.keepEndpoints(ctx) }) // nobody is led here from the moment on that the end begins
 	}
 	select {
 	case <-ctx.Done():
@@ -341,44 +352,4 @@ func (s *Server) start(ctx context.Context, failed <-chan error) error {
 	s.isReady.Store(true)
 	close(s.ready)
 	return nil
-}
-
-// stopping says that the server is on its way to its end.
-func (s *Server) stopping() bool {
-	select {
-	case <-s.stopped:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s *Server) httpServer() *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	return &http.Server{
-		Handler: s.handler, TLSConfig: s.cfg.TLS, Protocols: protocols,
-		ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 1 << 20,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.cfg.MaxStreams},
-		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-	}
-}
-
-func serve(server *http.Server, l net.Listener) error {
-	if server.TLSConfig == nil {
-		return server.Serve(l)
-	}
-	return server.ServeTLS(l, "", "")
-}
-
-// shutdown lets requests finish; watches end because s.stopped is closed.
-func (s *Server) shutdown(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	if server.Shutdown(ctx) != nil {
-		_ = server.Close() // streams that do not end by themselves
-	}
-	s.connects.Lock() // waits for connections that were taken over; they end because s.stopped is closed
-	defer s.connects.Unlock()
 }

@@ -304,7 +304,12 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-w.stopped:
-			return nil, io.EOF
+			turn := w.r.server.farewells.turn(w.r.server.cfg.Shutdown.WatchGrace)
+			if turn == 0 {
+				return nil, io.EOF
+			}
+			w.stopped = nil
+			w.deadline.Reset(turn)
 		case <-w.closed:
 			return nil, io.EOF
 		case <-w.deadline.C:

@@ -104,7 +104,12 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 func (c *Cluster) Done() <-chan struct{} { return c.parts.done }
 
 // Close stops everything and returns what went wrong since the start.
-func (c *Cluster) Close() error { return c.parts.stop() }
+func (c *Cluster) Close() error {
+	if c.server != nil {
+		c.server.Drain() // what is started after it stops before it
+	}
+	return c.parts.stop()
+}
 
 // URL is the address of the API server; empty without sockets.
 func (c *Cluster) URL() string {

@@ -84,6 +84,8 @@ type Config struct {
 	Requests RequestConfig `yaml:",inline"`
 	// Audit says what is recorded, and where.
 	Audit AuditConfig `yaml:",inline"`
+	// Serving says how the API server ends.
+	Serving ServingConfig `yaml:",inline"`
 
 	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
 
@@ -229,6 +231,7 @@ func (c Config) Validate() error {
 	c.Admission.validate(bad)
 	c.Requests.validate(bad)
 	c.Audit.validate(bad)
+	c.Serving.validate(bad)
 	if c.ContainerRuntimeEndpoint != "" && c.Nodes > 1 {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)
 	}

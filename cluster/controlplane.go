@@ -58,6 +58,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config := apiserver.Config{
 		Store: c.store, Shared: c.config.Etcd.used(), Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
 		StoreSize: c.storeSize, Flags: c.config.Flags,
+		Shutdown: c.config.Serving.shutdown(), LastingPaths: []string{backupPath}, NoProfiling: !yes(c.config.Serving.Profiling),
 		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
 	}
 	c.config.Requests.bound(&config)

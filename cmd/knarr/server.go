@@ -56,3 +56,13 @@ func etcdFlags(c *cluster.EtcdConfig) []flag {
 		{"etcd-compaction-interval", "how often history in etcd that is older is dropped (default 5m; negative never)", &c.CompactionInterval},
 	}
 }
+
+// servingFlags are named as those of kube-apiserver.
+func servingFlags(c *cluster.ServingConfig) []flag {
+	return []flag{
+		{"shutdown-delay-duration", "how long to go on with everything but /readyz when told to end", &c.ShutdownDelayDuration},
+		{"shutdown-send-retry-after", "while the last requests finish, keep listening and tell new ones to try again", &c.ShutdownSendRetryAfter},
+		{"shutdown-watch-termination-grace-period", "time over which watches are ended", &c.ShutdownWatchTerminationGracePeriod},
+		{"profiling", "serve profiles at /debug/pprof (default true)", &c.Profiling},
+	}
+}

@@ -38,7 +38,7 @@ func (s *serving) bind(c *cobra.Command) {
 	bindFlags(f, etcdFlags(&s.config.Etcd))
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
 	bindFlags(f, admissionFlags(&s.config.Admission))
-	bindFlags(f, requestFlags(&s.config.Requests))
+	bindFlags(f, append(requestFlags(&s.config.Requests), servingFlags(&s.config.Serving)...))
 	bindFlags(f, append(securityFlags(&s.config.Security), auditFlags(&s.config.Audit)...))
 	f.StringVar(&s.config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 }
@@ -80,6 +80,7 @@ func (s *serving) merge(c *cobra.Command) error {
 	overrideFlags(securityFlags(&s.config.Security), securityFlags(&flags.Security), changed)
 	overrideFlags(admissionFlags(&s.config.Admission), admissionFlags(&flags.Admission), changed)
 	overrideFlags(requestFlags(&s.config.Requests), requestFlags(&flags.Requests), changed)
+	overrideFlags(servingFlags(&s.config.Serving), servingFlags(&flags.Serving), changed)
 	overrideFlags(auditFlags(&s.config.Audit), auditFlags(&flags.Audit), changed)
 	if changed("nodes") {
 		s.config.Nodes = flags.Nodes
