@@ -22,6 +22,8 @@ func TestClients(t *testing.T) {
 	archives := imageArchives(t)
 	bin := t.TempDir()
 	build(t, "clients", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./helm3", "./helm4", "./controllerruntime")
+	old := filepath.Join(bin, "kubectl-1.32")
+	build(t, "clients/kubectl132", "build", "-trimpath", "-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=v1.32.3", "-o", old)
 	assets := envtestAssets(t)
 	t.Setenv("KUBEBUILDER_ASSETS", assets)
 	c := cluster{startServer(t, "up", "--node-name", "node",
@@ -34,6 +36,7 @@ func TestClients(t *testing.T) {
 	} {
 		t.Run(one.name, func(t *testing.T) { c.client(t, one.dir, filepath.Join(bin, one.program), "-test.v", "-test.failfast") })
 	}
+	t.Run("kubectl 1.32 and 1.36", func(t *testing.T) { c.kubectlVersions(t, old) })
 	t.Run("python3-kubernetes", func(t *testing.T) {
 		c.client(t, "clients/python", "/usr/bin/python3", "-W", "ignore", "-m", "unittest", "-v", "smoke_test")
 	})
