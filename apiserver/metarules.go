@@ -82,7 +82,7 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	name := nameRule(k)
 	meta := field.NewPath("metadata")
 	errs := validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
-	if obj.GetName() != "" && (k.Resource == "events" && k.Group == "" || k.Resource == "deviceclasses") { // which look at names alone
+	if obj.GetName() != "" && (k.Resource == "events" && k.Group == "" || k.Resource == "deviceclasses" || k.Resource == "certificatesigningrequests") { // which look at names alone
 		errs = slices.DeleteFunc(errs, func(e *field.Error) bool { return e.Field == "metadata.generateName" })
 	}
 	return append(errs, finalizerProblems(k, obj, meta)...)

@@ -66,7 +66,7 @@ func validateMutatingPolicy(p *admissionv1.MutatingAdmissionPolicy) field.ErrorL
 		admissionv1.IfNeededReinvocationPolicy, admissionv1.NeverReinvocationPolicy)...)
 }
 
-// deleteProblems finds rules for deletions, where there is nothing to change.
+// deleteProblems finds rules for deletions, where there is nothing to change, and for what is no operation.
 func deleteProblems(m *admissionv1.MatchResources, at *field.Path) field.ErrorList {
 	if m == nil {
 		return nil
@@ -74,7 +74,7 @@ func deleteProblems(m *admissionv1.MatchResources, at *field.Path) field.ErrorLi
 	var problems field.ErrorList
 	for i := range m.ResourceRules {
 		for _, o := range m.ResourceRules[i].Operations {
-			if o == admissionv1.Delete {
+			if o != admissionv1.OperationAll && o != admissionv1.Connect && o != admissionv1.Create && o != admissionv1.Update {
 				problems = append(problems, field.NotSupported(at, o, []string{"*", "CONNECT", "CREATE", "UPDATE"}))
 			}
 		}

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/core"
 )
 
 // Limits of the behaviour, in seconds.
@@ -28,7 +30,10 @@ func validateAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorLis
 	if s.MinReplicas != nil && *s.MinReplicas < 1 {
 		problems = append(problems, field.Invalid(at.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 1"))
 	}
-	if s.MaxReplicas < 1 {
+	switch {
+	case s.MaxReplicas < 0:
+		problems = append(problems, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to 1"))
+	case s.MaxReplicas == 0:
 		problems = append(problems, field.Required(at.Child("maxReplicas"), "must be set and greater than 0"))
 	}
 	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
@@ -210,6 +215,8 @@ func validateUsage(t *autoscalingv2.MetricTarget, at *field.Path) field.ErrorLis
 func validateContainerMetric(m *autoscalingv2.ContainerResourceMetricSource, at *field.Path) (problems field.ErrorList) {
 	if m.Name == "" {
 		problems = append(problems, field.Required(at.Child("name"), "must specify a resource name"))
+	} else {
+		problems = append(problems, core.ContainerResource(m.Name, at.Child("name"))...)
 	}
 	if m.Container == "" {
 		problems = append(problems, field.Required(at.Child("container"), "must specify a container"))

@@ -5,6 +5,7 @@ package core
 
 import (
 	"net"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -43,11 +44,15 @@ func validateEndpoints(e *corev1.Endpoints) (problems field.ErrorList) {
 
 func validateEndpointAddress(a *corev1.EndpointAddress, at *field.Path) field.ErrorList {
 	problems := EndpointAddress(a.IP, "", at.Child("ip"), at.Child("ip"))
+	none := len(problems) > 0 && strings.Contains(problems[0].Detail, "must be a valid IP address")
 	if a.Hostname != "" {
 		problems = append(problems, dnsLabel(a.Hostname, at.Child("hostname"))...)
 	}
 	if a.NodeName != nil {
 		problems = append(problems, subdomain(*a.NodeName, at.Child("nodeName"))...)
+	}
+	if none { // which Kubernetes finds out twice
+		problems = append(problems, field.Invalid(at.Child("ip"), a.IP, "must be a valid IP address"))
 	}
 	return problems
 }

@@ -43,6 +43,11 @@ func Overhead(list corev1.ResourceList, at *field.Path) field.ErrorList {
 	return validateResources(&corev1.ResourceRequirements{Limits: list}, validateContainerResourceName, at)
 }
 
+// ContainerResource checks the name of a resource of containers.
+func ContainerResource(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	return validateContainerResourceName(name, at)
+}
+
 // ExtendedResource tells whether a resource's name is one that Kubernetes leaves to others.
 func ExtendedResource(name corev1.ResourceName) bool { return isExtended(name) }
 

@@ -27,6 +27,9 @@ var LimitRanges = resource.WithList(resource.Define(resource.Definition[corev1.L
 	Scope:          resource.Namespaced,
 	CreateOnUpdate: true,
 	Default: func(l *corev1.LimitRange) {
+		if len(l.Spec.Limits) == 0 { // as it is when it was stored
+			l.Spec.Limits = nil
+		}
 		for i := range l.Spec.Limits {
 			defaultLimits(&l.Spec.Limits[i])
 		}

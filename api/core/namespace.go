@@ -82,12 +82,12 @@ func finalizerName(name string, at *field.Path) (problems field.ErrorList) {
 	for _, m := range validation.IsQualifiedName(name) {
 		problems = append(problems, field.Invalid(at, name, m))
 	}
-	if len(problems) > 0 || strings.Contains(name, "/") {
+	if strings.Contains(name, "/") {
 		return problems
 	}
 	switch name {
 	case string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
 		return nil
 	}
-	return field.ErrorList{field.Invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified")}
+	return append(problems, field.Invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified"))
 }

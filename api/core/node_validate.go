@@ -93,6 +93,7 @@ func validateCapacity(n *corev1.Node) (problems field.ErrorList) {
 
 func validateNodeUpdate(n, old *corev1.Node) (problems field.ErrorList) {
 	at := field.NewPath("spec")
+	problems = validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints")) // which validateNode did, and Kubernetes does again
 	if len(old.Spec.PodCIDRs) > 0 && !slices.Equal(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
 		problems = append(problems, field.Forbidden(at.Child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"))
 	}

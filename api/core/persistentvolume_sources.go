@@ -29,6 +29,10 @@ func validatePersistentSource(s *corev1.PersistentVolumeSpec, at *field.Path) (p
 		switch {
 		case !c.set:
 			continue
+		case c.field == "flexVolume" && n > 0: // which Kubernetes does not count
+			problems = append(problems, c.problems(at.Child(c.field))...)
+		case c.field == "cephfs" && n > 0:
+			problems = append(problems, field.Forbidden(at.Child("cephFS"), "may not specify more than 1 volume type"))
 		case n > 0:
 			problems = append(problems, field.Forbidden(at.Child(c.field), "may not specify more than 1 volume type"))
 		default:

@@ -325,10 +325,9 @@ func validateResizePolicy(c *corev1.Container, podRestarts corev1.RestartPolicy,
 		}
 		seen.Insert(p.ResourceName)
 		problems = append(problems, oneOf(at, p.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)...)
-		if policy := oneOf(at, p.RestartPolicy, corev1.NotRequired, corev1.RestartContainer); len(policy) > 0 {
-			problems = append(problems, policy...)
-		} else if podRestarts == corev1.RestartPolicyNever && p.RestartPolicy != corev1.NotRequired {
-			problems = append(problems, field.Invalid(at, p.RestartPolicy, fmt.Sprintf("must be '%s' when `restartPolicy` is '%s'", corev1.NotRequired, podRestarts)))
+		problems = append(problems, oneOf(at, p.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)...)
+		if podRestarts == corev1.RestartPolicyNever && p.RestartPolicy != corev1.NotRequired {
+			problems = append(problems, field.Invalid(at, p.RestartPolicy, fmt.Sprintf("must be '%s' when pod `restartPolicy` is '%s'", corev1.NotRequired, podRestarts)))
 		}
 	}
 	return problems

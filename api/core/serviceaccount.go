@@ -16,8 +16,10 @@ import (
 // ServiceAccounts are the identities of programs.
 var ServiceAccounts = resource.WithList(resource.Define(resource.Definition[corev1.ServiceAccount]{
 	Group: "", Version: "v1", Kind: "ServiceAccount", Resource: "serviceaccounts",
-	ShortNames: []string{"sa"},
-	Scope:      resource.Namespaced,
+	ShortNames:    []string{"sa"},
+	Scope:         resource.Namespaced,
+	PrepareCreate: func(s *corev1.ServiceAccount) { s.Secrets = onlyNames(s.Secrets) },
+	PrepareUpdate: func(s, _ *corev1.ServiceAccount) { s.Secrets = onlyNames(s.Secrets) },
 	Columns: []resource.Column[corev1.ServiceAccount]{
 		{Name: "Secrets", Value: func(s *corev1.ServiceAccount, _ time.Time) any { return int64(len(s.Secrets)) }},
 	},
@@ -25,3 +27,11 @@ var ServiceAccounts = resource.WithList(resource.Define(resource.Definition[core
 		{Name: "token", Kind: schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, Verbs: []string{"create"}},
 	}},
 }), func() runtime.Object { return new(corev1.ServiceAccountList) })
+
+// onlyNames leaves of references to secrets what counts.
+func onlyNames(secrets []corev1.ObjectReference) []corev1.ObjectReference {
+	for i := range secrets {
+		secrets[i] = corev1.ObjectReference{Name: secrets[i].Name}
+	}
+	return secrets
+}

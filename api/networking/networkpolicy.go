@@ -110,6 +110,9 @@ func validatePorts(ports []networkingv1.NetworkPolicyPort, all *field.Path) (pro
 			if p.Port.Type == intstr.Int {
 				bad = validation.IsValidPortNum(int(p.Port.IntVal))
 			}
+			if p.EndPort != nil && p.Port.Type == intstr.String {
+				problems = append(problems, validateEndPort(*p.EndPort, p.Port, at.Child("endPort"))...)
+			}
 			for _, m := range bad {
 				if p.Port.Type == intstr.Int {
 					problems = append(problems, field.Invalid(at.Child("port"), p.Port.IntVal, m))
@@ -118,7 +121,7 @@ func validatePorts(ports []networkingv1.NetworkPolicyPort, all *field.Path) (pro
 				}
 			}
 		}
-		if p.EndPort != nil {
+		if p.EndPort != nil && (p.Port == nil || p.Port.Type == intstr.Int) {
 			problems = append(problems, validateEndPort(*p.EndPort, p.Port, at.Child("endPort"))...)
 		}
 	}

@@ -20,7 +20,10 @@ var ClusterRoles = resource.WithList(resource.Define(resource.Definition[rbacv1.
 	Scope:          resource.Cluster,
 	Name:           path.ValidatePathSegmentName,
 	CreateOnUpdate: true,
-	Validate:       func(r *rbacv1.ClusterRole) field.ErrorList { return validateRules(r.Rules, false) },
+	Default:        func(r *rbacv1.ClusterRole) { r.Rules = noneIfEmpty(r.Rules) },
+	Validate: func(r *rbacv1.ClusterRole) field.ErrorList {
+		return append(validateRules(r.Rules, false), validateAggregation(r.AggregationRule, field.NewPath("aggregationRule"))...)
+	},
 	Columns: []resource.Column[rbacv1.ClusterRole]{
 		{Name: "Created At", Type: "date", Value: func(r *rbacv1.ClusterRole, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},
 	},

@@ -10,6 +10,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/core"
@@ -24,6 +26,32 @@ func defaultBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject) {
 			s.APIGroup = rbacv1.GroupName
 		}
 	}
+}
+
+// noneIfEmpty makes an empty list one that is not there, as it is when it was stored.
+func noneIfEmpty(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+	if len(rules) == 0 {
+		return nil
+	}
+	return rules
+}
+
+func validateAggregation(a *rbacv1.AggregationRule, at *field.Path) (problems field.ErrorList) {
+	if a == nil {
+		return nil
+	}
+	at = at.Child("clusterRoleSelectors")
+	if len(a.ClusterRoleSelectors) == 0 {
+		return field.ErrorList{field.Required(at, "at least one clusterRoleSelector required if aggregationRule is non-nil")}
+	}
+	for i := range a.ClusterRoleSelectors {
+		at, selector := at.Index(i), &a.ClusterRoleSelectors[i]
+		problems = append(problems, metavalidation.ValidateLabelSelector(selector, metavalidation.LabelSelectorValidationOptions{}, at)...)
+		if s, err := metav1.LabelSelectorAsSelector(selector); err != nil {
+			problems = append(problems, field.Invalid(at, s, "invalid label selector."))
+		}
+	}
+	return problems
 }
 
 func sameRole(ref, old rbacv1.RoleRef) field.ErrorList {

@@ -191,9 +191,11 @@ func indented(b []byte, r *http.Request) ([]byte, error) {
 }
 
 func status(w http.ResponseWriter, r *http.Request, code int, reason metav1.StatusReason, message string) {
-	b, err := codec.EncodeJSON(schema.GroupVersionKind{Version: "v1", Kind: "Status"}, &metav1.Status{
-		Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message, Details: &metav1.StatusDetails{},
-	})
+	refusal := &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message}
+	if code != http.StatusNotAcceptable {
+		refusal.Details = &metav1.StatusDetails{}
+	}
+	b, err := codec.EncodeJSON(schema.GroupVersionKind{Version: "v1", Kind: "Status"}, refusal)
 	if err == nil {
 		b, err = indented(b, r)
 	}
