@@ -402,6 +402,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	case err != nil:
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	if i := scopeOf(r).info; len(body) > 0 && i.isResource {
+		s.metrics.bodies.With(i.group, i.resource, i.verb).Observe(int64(len(body)))
+	}
 	return body, nil
 }
 

@@ -41,6 +41,8 @@ type metrics struct {
 	recognised, allowed                                *measure.Counter
 	recognisedTook, allowedTook, authFilter, mayFilter *measure.Histogram
 
+	admission *measure.Family[measure.Histogram]
+
 	watchEvents, initEvents *measure.Family[measure.Counter]
 	watchSizes              *measure.Family[measure.Histogram]
 	watchLists              *measure.Family[measure.Histogram]
@@ -96,6 +98,9 @@ func newMetrics(s *Server) *metrics {
 	const day = 86400
 	m.certificates = set.Histograms(measure.Seconds(0, 1800, 3600, 7200, 21600, 43200, day, 2*day, 4*day, 7*day, 30*day, 90*day, 180*day, 360*day),
 		"apiserver_client_certificate_expiration_seconds", "[ALPHA] Distribution of the remaining lifetime on the certificate used to authenticate a request.").With()
+	m.admission = set.Histograms(measure.Seconds(0.005, 0.025, 0.1, 0.5, 1, 2.5), "apiserver_admission_step_admission_duration_seconds",
+		"[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
+		"operation", "rejected", "type")
 	m.watches(set)
 	s.storageMetrics(set)
 	return m
@@ -343,4 +348,18 @@ func (s *Server) countPath(w http.ResponseWriter, r *http.Request, path string, 
 		verb = "HEAD"
 	}
 	s.metrics.requests.Of(&measure.Key{Verb: verb, Subresource: path}).Done(sc.answer.status(), time.Since(sc.received), 0, sc.answer.size)
+}
+
+// admitted counts a phase of admission, admit or validate.
+func (m *metrics) admitted(phase, verb string, err error, took time.Duration) {
+	operation := "CONNECT"
+	switch verb {
+	case "create":
+		operation = "CREATE"
+	case "update":
+		operation = "UPDATE"
+	case "delete":
+		operation = "DELETE"
+	}
+	m.admission.With(operation, strconv.FormatBool(err != nil), phase).Took(took)
 }

@@ -208,7 +208,7 @@ var notMeaningful = []string{
 	"aggregator_discovery_aggregation_count_total", "aggregator_discovery_nopeer_requests_total", "aggregator_discovery_peer_aggregated_cache_hits_total",
 	"aggregator_discovery_peer_aggregated_cache_misses_total", "aggregator_unavailable_apiservice",
 	"apiextensions_apiserver_validation_ratcheting_seconds", "apiserver_admission_controller_admission_duration_seconds",
-	"apiserver_admission_step_admission_duration_seconds", "apiserver_admission_step_admission_duration_seconds_summary", "apiserver_audit_event_total",
+	"apiserver_admission_step_admission_duration_seconds_summary", "apiserver_audit_event_total",
 	"apiserver_audit_requests_rejected_total", "apiserver_cache_list_fetched_objects_total", "apiserver_cache_list_returned_objects_total",
 	"apiserver_cache_list_total", "apiserver_cel_compilation_duration_seconds", "apiserver_cel_evaluation_duration_seconds",
 	"apiserver_current_inqueue_requests", "apiserver_envelope_encryption_dek_cache_fill_percent", "apiserver_kube_aggregator_x509_insecure_sha1_total",

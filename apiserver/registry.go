@@ -346,7 +346,9 @@ func (r *registry) forms() []*resource.Kind {
 	return out
 }
 
-func (s *Server) mutate(ctx context.Context, a *admission.Request) error {
+func (s *Server) mutate(ctx context.Context, a *admission.Request) (err error) {
+	began := time.Now()
+	defer func() { s.metrics.admitted("admit", a.Verb, err, time.Since(began)) }()
 	if err := s.mutateOnce(ctx, a); err != nil || !a.Again() {
 		return err
 	}
@@ -364,7 +366,9 @@ func (s *Server) mutateOnce(ctx context.Context, a *admission.Request) error {
 	return nil
 }
 
-func (s *Server) validate(ctx context.Context, a *admission.Request) error {
+func (s *Server) validate(ctx context.Context, a *admission.Request) (err error) {
+	began := time.Now()
+	defer func() { s.metrics.admitted("validate", a.Verb, err, time.Since(began)) }()
 	for i := range s.steps {
 		if f := s.steps[i].Validate; f != nil {
 			if err := f(ctx, a); err != nil {
