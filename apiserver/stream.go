@@ -87,6 +87,13 @@ type framer struct {
 
 func (f *framer) append(dst []byte, e watchEvent) ([]byte, error) {
 	if f.form.media == codec.Proto && f.form.as != "Table" {
+		if e.status == nil && f.form.as == "" {
+			raw, err := e.entry.Proto()
+			if err != nil {
+				return dst, err
+			}
+			return codec.AppendProtoEvent(dst, string(e.kind), e.entry.Kind.GroupVersionKind, raw), nil
+		}
 		object, err := f.proto(e)
 		if err != nil {
 			return dst, err
@@ -107,18 +114,12 @@ func (f *framer) partialKind() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: "meta.k8s.io", Version: f.form.version, Kind: "PartialObjectMetadata"}
 }
 
+// proto is what is rare in a watch: a status, or an object without its spec.
 func (f *framer) proto(e watchEvent) ([]byte, error) {
-	switch {
-	case e.status != nil:
+	if e.status != nil {
 		return codec.EncodeProto(statusKind(), e.status)
-	case f.form.as != "":
-		return codec.EncodeProto(f.partialKind(), partial(e.entry, f.form, false))
 	}
-	raw, err := e.entry.Proto()
-	if err != nil {
-		return nil, err
-	}
-	return codec.WrapProto(e.entry.Kind.GroupVersionKind, raw), nil
+	return codec.EncodeProto(f.partialKind(), partial(e.entry, f.form, false))
 }
 
 func (f *framer) json(dst []byte, e watchEvent) ([]byte, error) {

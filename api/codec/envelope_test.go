@@ -112,3 +112,18 @@ func TestAtRevision(t *testing.T) {
 		}
 	}
 }
+
+func TestAppendProtoEvent(t *testing.T) {
+	for _, n := range []int{0, 1, 100, 127, 128, 300, 16000, 16400, 3 << 20} {
+		raw := bytes.Repeat([]byte{'x'}, n)
+		for _, gvk := range []schema.GroupVersionKind{
+			{Version: "v1", Kind: "Pod"},
+			{Group: strings.Repeat("long.", 40) + "example.com", Version: "v1beta1", Kind: "Thing"},
+		} {
+			want := append([]byte("before"), ProtoFrame("MODIFIED", WrapProto(gvk, raw))...)
+			if got := AppendProtoEvent([]byte("before"), "MODIFIED", gvk, raw); !bytes.Equal(got, want) {
+				t.Errorf("%d bytes of %s: frames differ", n, gvk.Kind)
+			}
+		}
+	}
+}

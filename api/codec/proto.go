@@ -131,6 +131,34 @@ func ProtoFrame(event string, object []byte) []byte {
 	return dst
 }
 
+// AppendProtoEvent appends ProtoFrame(event, WrapProto(gvk, raw)), of which it copies raw once.
+func AppendProtoEvent(dst []byte, event string, gvk schema.GroupVersionKind, raw []byte) []byte {
+	var space [160]byte
+	meta := bytesField(space[:0], 1, []byte(gvk.GroupVersion().String()))
+	meta = bytesField(meta, 2, []byte(gvk.Kind))
+	object := len(protoMagic()) + fieldSize(len(meta)) + fieldSize(len(raw)) + 2*fieldSize(0)
+	inner := fieldSize(object)
+	size := fieldSize(len(event)) + fieldSize(inner)
+	dst = slices.Grow(dst, 4+size)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
+	dst = bytesField(dst, 1, []byte(event))
+	dst = binary.AppendUvarint(append(dst, 2<<3|2), uint64(inner))
+	dst = binary.AppendUvarint(append(dst, 1<<3|2), uint64(object))
+	dst = append(dst, protoMagic()...)
+	dst = bytesField(dst, 1, meta)
+	dst = bytesField(dst, 2, raw)
+	return append(dst, 3<<3|2, 0, 4<<3|2, 0)
+}
+
+// fieldSize is the length of a field of n bytes.
+func fieldSize(n int) int {
+	size := 2 + n
+	for v := n; v >= 0x80; v >>= 7 {
+		size++
+	}
+	return size
+}
+
 func bytesField(dst []byte, field byte, value []byte) []byte {
 	dst = append(dst, field<<3|2)
 	dst = binary.AppendUvarint(dst, uint64(len(value)))
