@@ -4,11 +4,13 @@
 package pebble
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"knarr.dev/store"
@@ -66,7 +68,7 @@ func TestConditionsAfterReopen(t *testing.T) {
 		}
 		s = open()
 		if round == 2 {
-			s.loads.Wait()
+			s.index.merge(<-s.index.loading)
 		}
 		for i := 0; i < 3000; i += 97 {
 			key := fmt.Sprintf("/%d", i)
@@ -83,5 +85,48 @@ func TestConditionsAfterReopen(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFormatOne opens a store whose log has only keys, as format 1 had it, and forgets its history.
+func TestFormatOne(t *testing.T) {
+	fs := vfs.NewMem()
+	s, err := Open("db", Options{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := []store.Op{{Key: "/a", Value: []byte("1")}, {Key: "/a", Value: []byte("2")}, {Key: "/b", Value: []byte("1")}, {Key: "/b"}}
+	for i := range ops {
+		ops[i].Expect = store.Any
+		if _, err := s.Write(t.Context(), ops[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, op := range ops {
+		if err := s.db.Set(logKey(int64(2+i)), []byte(op.Key), pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.db.Set(metaFormat, binary.BigEndian.AppendUint64(nil, 1), pebble.Sync), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open("db", Options{FS: fs}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Compact(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableVersions}, UpperBound: []byte{tableVersions + 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	for it.First(); it.Valid(); it.Next() {
+		rows++
+	}
+	if rows != 1 {
+		t.Errorf("%d versions are left, want that of /a alone", rows)
 	}
 }

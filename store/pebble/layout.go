@@ -4,6 +4,7 @@
 package pebble
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 const (
 	tableMeta     = 'm' // m NAME                  -> int64
 	tableVersions = 'v' // v KEY 0 ^REVISION        -> version: every version of every key, the newest first
-	tableLog      = 'l' // l REVISION               -> KEY: which key a revision changed
+	tableLog      = 'l' // l REVISION               -> KEY 0 FLAGS PREVIOUS: which key a revision changed, and how
 	tableExpiry   = 'x' // x UNIX-SECONDS REVISION  -> KEY: when a version ends by itself
 )
 
@@ -23,8 +24,8 @@ var (
 	metaFormat    = []byte("mformat")
 )
 
-// format is the version of the layout.
-const format = 1
+// format is the version of the layout. In format 1 rows of the log had only the key.
+const format = 2
 
 // version is what a key was after one write.
 type version struct {
@@ -66,6 +67,39 @@ func logKey(revision int64) []byte { return appendLogKey(make([]byte, 0, 9), rev
 
 func appendLogKey(b []byte, revision int64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, tableLog), uint64(revision))
+}
+
+// change is a row of the log: what is needed to forget the version that a write replaced, without reading it.
+type change struct {
+	key      string
+	previous int64
+	deleted  bool
+	short    bool // of format 1: only the key is known
+}
+
+func appendChange(b []byte, key string, v *version) []byte {
+	flags := byte(0)
+	if v.deleted {
+		flags |= flagDeleted
+	}
+	return binary.AppendUvarint(append(append(b, key...), 0, flags), uint64(v.previous))
+}
+
+func decodeChange(b []byte) (change, error) {
+	end := bytes.IndexByte(b, 0)
+	if end < 0 {
+		return change{key: string(b), short: true}, nil
+	}
+	c := change{key: string(b[:end])}
+	if b = b[end+1:]; len(b) < 2 {
+		return c, fmt.Errorf("%s: %w", c.key, errMalformed)
+	}
+	previous, used := binary.Uvarint(b[1:])
+	if used <= 0 {
+		return c, fmt.Errorf("%s: %w", c.key, errMalformed)
+	}
+	c.deleted, c.previous = b[0]&flagDeleted != 0, int64(previous)
+	return c, nil
 }
 
 func expiryKey(at, revision int64) []byte {

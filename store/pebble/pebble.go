@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,15 +65,16 @@ type Store struct {
 	// revision is the newest published one; compacted the newest that is forgotten.
 	revision, compacted atomic.Int64
 
-	feed  *feed.Feed
-	index index // of the sequencer
-	loads sync.WaitGroup
+	feed   *feed.Feed
+	index  index          // of the sequencer
+	beside sync.WaitGroup // what runs beside the sequencer
 
 	compacting sync.Mutex // serialises compactions
 	// swept is the revision below which no row of the log is left, as far as is known; compacting guards it.
 	swept int64
-	// marks remember when revisions were given, for the history window; only the sequencer uses them.
-	marks []mark
+	// marks remember when revisions were given, for the history window; marking guards them.
+	marking sync.Mutex
+	marks   []mark
 }
 
 // Size is how many bytes the store takes on disk.
@@ -135,6 +137,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
 	}
 	go s.sequence()
+	s.beside.Go(s.housekeep)
 	return s, nil
 }
 
@@ -146,7 +149,7 @@ func (s *Store) startLoading() error {
 	}
 	loading := make(chan map[string]slot, 1)
 	s.index = index{slots: map[string]slot{}, loading: loading}
-	s.loads.Go(func() {
+	s.beside.Go(func() {
 		if err := s.load(it, loading); err != nil {
 			s.options.Log.Error("index keys", "error", err) // writes look their keys up, as before
 		}
@@ -169,11 +172,11 @@ func (s *Store) recover() error {
 	switch {
 	case err != nil:
 		return err
-	case found == 0:
+	case found == 0, found == 1: // what is stored in format 1 is read as it is
 		b := s.db.NewBatch()
 		defer b.Close()
 		err := b.Set(metaFormat, binary.BigEndian.AppendUint64(nil, format), nil)
-		if s.options.First > 1 {
+		if found == 0 && s.options.First > 1 {
 			err = errors.Join(err, b.Set(metaCompacted, binary.BigEndian.AppendUint64(nil, uint64(s.options.First)), nil))
 		}
 		if err := errors.Join(err, b.Commit(pebble.Sync)); err != nil {
@@ -220,7 +223,7 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.done
-		s.loads.Wait()
+		s.beside.Wait()
 		s.feed.Close()
 		err = s.db.Close()
 	})
@@ -232,8 +235,8 @@ func (s *Store) Revision() int64 { return s.revision.Load() }
 
 // Write implements store.Store.
 func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
-	if op.Key == "" {
-		return store.Record{}, errors.New("write: empty key")
+	if op.Key == "" || strings.IndexByte(op.Key, 0) >= 0 {
+		return store.Record{}, fmt.Errorf("write: bad key %q", op.Key)
 	}
 	if len(op.Value) > store.MaxValueBytes {
 		return store.Record{}, fmt.Errorf("write %s: %d bytes: %w", op.Key, len(op.Value), store.ErrTooLarge)

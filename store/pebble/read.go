@@ -186,7 +186,11 @@ func (s *Store) compact(rev int64) error {
 	defer func() { b.Close() }()
 	for valid := it.First(); valid; valid = it.Next() {
 		revision := int64(binary.BigEndian.Uint64(it.Key()[1:]))
-		if err := s.dropReplaced(b, string(it.Value()), revision); err != nil {
+		c, err := decodeChange(it.Value())
+		if err == nil {
+			err = s.dropReplaced(b, c, revision)
+		}
+		if err != nil {
 			return err
 		}
 		// One by one: ranges would pile up in the memtable, and every iterator sorts those. rev's own row stays: it is the
@@ -215,26 +219,24 @@ func (s *Store) compact(rev int64) error {
 }
 
 // dropReplaced deletes the version that the write at revision replaced, and that write itself if it was a deletion.
-func (s *Store) dropReplaced(b *pebble.Batch, key string, revision int64) error {
-	value, closer, err := s.db.Get(versionKey(key, revision))
-	if err == pebble.ErrNotFound {
-		return nil // dropped before
+func (s *Store) dropReplaced(b *pebble.Batch, c change, revision int64) error {
+	if c.short {
+		v, err := s.version(c.key, revision)
+		if err == store.ErrCompacted {
+			return nil // dropped before
+		}
+		if err != nil {
+			return err
+		}
+		c.previous, c.deleted = v.previous, v.deleted
 	}
-	if err != nil {
-		return err
-	}
-	v, err := decodeVersion(value, revision)
-	closer.Close()
-	if err != nil {
-		return err
-	}
-	if v.previous != 0 {
-		if err := b.Delete(versionKey(key, v.previous), nil); err != nil {
+	if c.previous != 0 {
+		if err := b.Delete(versionKey(c.key, c.previous), nil); err != nil {
 			return err
 		}
 	}
-	if v.deleted {
-		return b.Delete(versionKey(key, revision), nil)
+	if c.deleted {
+		return b.Delete(versionKey(c.key, revision), nil)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@
 package pebble
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -14,30 +13,17 @@ import (
 	"knarr.dev/store"
 )
 
-// housekeepEvery is how often expired keys are deleted and old history is dropped.
-const housekeepEvery = time.Second
-
 // sequence is the only writer: it takes writes in batches until the store is closed.
 func (s *Store) sequence() {
 	defer close(s.done)
-	tick := time.NewTicker(housekeepEvery)
-	defer tick.Stop()
 	for {
-		var batch []*write
 		select {
 		case w := <-s.writes:
-			batch = s.gather(w)
-		case <-tick.C:
-			batch = s.expired()
-			s.forgetOld()
-			if len(batch) == 0 {
-				continue
-			}
+			s.commit(s.gather(w))
 		case <-s.stop:
 			s.refuseWaiting()
 			return
 		}
-		s.commit(batch)
 	}
 }
 
@@ -133,9 +119,7 @@ func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, n
 	}
 	s.feed.Publish(events, revision)
 	s.revision.Store(revision)
-	if n := len(s.marks); n == 0 || now.Sub(s.marks[n-1].at) >= housekeepEvery {
-		s.marks = append(s.marks, mark{now, revision})
-	}
+	s.mark(now, revision)
 }
 
 func exists(v *version) bool { return v != nil && !v.deleted }
@@ -167,9 +151,11 @@ func put(b *pebble.Batch, key string, v *version, replaced slot) error {
 	appendVersionKey(row.Key[:0], key, v.revision)
 	copy(row.Value[copy(row.Value, header):], v.value)
 	err := row.Finish()
-	log := b.SetDeferred(9, len(key))
+	var short [128]byte
+	entry := appendChange(short[:0], key, v)
+	log := b.SetDeferred(9, len(entry))
 	appendLogKey(log.Key[:0], v.revision)
-	copy(log.Value, key)
+	copy(log.Value, entry)
 	err = errors.Join(err, log.Finish())
 	if v.expires != 0 {
 		err = errors.Join(err, b.Set(expiryKey(v.expires, v.revision), []byte(key), nil))
@@ -188,42 +174,4 @@ func recordOf(key string, v *version) store.Record {
 		return store.Record{Key: key, Modified: v.revision}
 	}
 	return store.Record{Key: key, Value: v.value, Created: v.created, Modified: v.revision, Expires: v.expires}
-}
-
-// expired returns deletions of keys whose time is over. The row of a version goes with the version, so none is stale.
-func (s *Store) expired() []*write {
-	now := s.options.Now().Unix()
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableExpiry}, UpperBound: expiryKey(now+1, 0)})
-	if err != nil {
-		s.options.Log.Error("read expiry table", "error", err)
-		return nil
-	}
-	defer it.Close()
-	var batch []*write
-	for it.First(); it.Valid() && len(batch) < maxBatchOps; it.Next() {
-		if len(it.Key()) != 17 {
-			continue
-		}
-		revision := int64(binary.BigEndian.Uint64(it.Key()[9:]))
-		batch = append(batch, &write{op: store.Op{Key: string(it.Value()), Expect: revision}, answer: make(chan answer, 1)})
-	}
-	if err := it.Error(); err != nil {
-		s.options.Log.Error("read expiry table", "error", err)
-	}
-	return batch
-}
-
-// forgetOld compacts history beyond the window.
-func (s *Store) forgetOld() {
-	limit := s.options.Now().Add(-s.options.HistoryWindow)
-	var target int64
-	for len(s.marks) > 0 && s.marks[0].at.Before(limit) {
-		target = s.marks[0].revision
-		s.marks = s.marks[1:]
-	}
-	if target > s.compacted.Load() {
-		if err := s.compact(target); err != nil {
-			s.options.Log.Error("forget old history", "error", err)
-		}
-	}
 }

@@ -50,8 +50,12 @@ func (s *Store) history(ctx context.Context, prefix string, after, to int64) ([]
 			return nil, 0, ctx.Err()
 		}
 		revision := int64(binary.BigEndian.Uint64(it.Key()[1:]))
-		if strings.HasPrefix(string(it.Value()), prefix) {
-			e, err := s.event(string(it.Value()), revision)
+		c, err := decodeChange(it.Value())
+		if err != nil {
+			return nil, 0, err
+		}
+		if strings.HasPrefix(c.key, prefix) {
+			e, err := s.event(c.key, revision)
 			if err != nil {
 				return nil, 0, err
 			}
