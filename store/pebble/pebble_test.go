@@ -281,3 +281,29 @@ func TestDecodeRefusesGarbage(t *testing.T) {
 		t.Error("a short key must be refused")
 	}
 }
+
+// TestRefusalIsOfItsMoment refuses a creation that a deletion in the same batch follows: what is told is the record that it met.
+func TestRefusalIsOfItsMoment(t *testing.T) {
+	s, err := Open("db", Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var batch []*write
+	for _, op := range []store.Op{
+		{Key: "/a", Value: []byte("1"), Expect: store.Any},
+		{Key: "/a", Value: []byte("2"), Expect: store.Absent},
+		{Key: "/a", Expect: store.Any},
+		{Key: "/a", Value: []byte("3"), Expect: 2},
+	} {
+		batch = append(batch, &write{op: op, answer: make(chan answer, 1)})
+	}
+	s.commit(batch) // no other write comes between
+	<-batch[0].answer
+	if a := <-batch[1].answer; !errors.Is(a.err, store.ErrConflict) || string(a.record.Value) != "1" {
+		t.Errorf("creation: %+v", a)
+	}
+	if a := <-batch[3].answer; !errors.Is(a.err, store.ErrConflict) || a.record.Modified != 0 {
+		t.Errorf("update after the deletion: %+v", a)
+	}
+}

@@ -58,7 +58,8 @@ func (s *Store) gather(first *write) []*write {
 func (s *Store) commit(batch []*write) {
 	b := s.db.NewBatch()
 	defer b.Close()
-	revision := s.revision.Load()
+	before := s.revision.Load()
+	revision := before
 	events := make([]store.Event, 0, len(batch))
 	// Nobody hears anything before the batch is durable and can be read: a refusal tells of writes of the same batch.
 	answers := make([]answer, len(batch))
@@ -73,7 +74,7 @@ func (s *Store) commit(batch []*write) {
 			continue
 		}
 		if err != nil {
-			answers[i].err = err
+			answers[i] = s.refusal(w.op.Key, current, events, before, err)
 			continue
 		}
 		next := following(&w.op, current, revision+1, now)
@@ -92,21 +93,24 @@ func (s *Store) commit(batch []*write) {
 		s.publish(b, events, revision, now)
 	}
 	for i, w := range batch {
-		if errors.Is(answers[i].err, store.ErrConflict) {
-			answers[i] = s.refusal(w.op.Key, answers[i].err)
-		}
 		w.answer <- answers[i]
 	}
 }
 
-// refusal is the answer to a write whose condition does not hold, with the record that is there.
-func (s *Store) refusal(key string, reason error) answer {
-	v, err := newest(s.db, key, 0)
+// refusal is the answer to a write whose condition does not hold, with the record that it met: of an event of the same batch, whose
+// revisions begin after one, or stored.
+func (s *Store) refusal(key string, current slot, events []store.Event, before int64, reason error) answer {
+	switch {
+	case current.revision == 0:
+		return answer{record: store.Record{Key: key}, err: reason}
+	case current.revision > before:
+		r := events[current.revision-before-1].Record
+		r.Attachment = nil
+		return answer{record: r, err: reason}
+	}
+	v, err := s.version(key, current.revision)
 	if err != nil {
 		return answer{err: fmt.Errorf("read %s: %w", key, err)}
-	}
-	if !exists(v) { // of a deleted key nothing is told
-		v = nil
 	}
 	return answer{record: recordOf(key, v), err: reason}
 }
