@@ -4,6 +4,7 @@
 package admission
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -342,4 +343,33 @@ func (known) KindOf(gvk schema.GroupVersionKind) *resource.Kind {
 
 func (known) Merge(_ *resource.Kind, obj resource.Object, _ map[string]any) (resource.Object, error) {
 	return obj, nil
+}
+
+// writer makes objects in a small store.
+type writer struct{ *objects }
+
+func (w writer) Do(_ context.Context, r *call.Request) (*call.Result, error) {
+	w.add(r.Kind, r.Object)
+	return &call.Result{Object: r.Object, Created: true}, nil
+}
+
+func TestNamespaceAutoProvision(t *testing.T) {
+	s := world()
+	steps := slices.DeleteFunc(Steps(s, writer{s}, Config{Now: clock, Plugins: Plugins{Enable: []string{"NamespaceAutoProvision"}}}), func(s Step) bool {
+		return s.Name != "NamespaceAutoProvision" && s.Name != "NamespaceLifecycle"
+	})
+	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "fresh", Name: "m"}}
+	dry := create(core.ConfigMaps.Kind, m)
+	dry.DryRun = true
+	if err := admit(t, steps, dry); text(err) != `namespaces "fresh" not found` {
+		t.Errorf("a dry run: %v", err)
+	}
+	for range 2 {
+		if err := admit(t, steps, create(core.ConfigMaps.Kind, m)); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(s.list[core.Namespaces.Kind]); n != len(world().list[core.Namespaces.Kind])+1 {
+		t.Errorf("%d namespaces", n)
+	}
 }
