@@ -73,6 +73,7 @@ func TestSharedNodePorts(t *testing.T) {
 	had := map[int]string{}
 	make20 := func(prefix string, want int) {
 		made := 0
+		var refusals []any
 		for i := range 11 {
 			for n, s := range servers {
 				name := fmt.Sprintf("%s-%d-%d", prefix, n, i)
@@ -86,13 +87,15 @@ func TestSharedNodePorts(t *testing.T) {
 							t.Errorf("%s and %s got port %d", name, other, portOf(r))
 						}
 						had[portOf(r)] = name
+					} else {
+						refusals = append(refusals, r.body["message"])
 					}
 				})
 			}
 		}
 		wg.Wait()
 		if made != want {
-			t.Errorf("%s: %d Services were made, want %d", prefix, made, want)
+			t.Errorf("%s: %d Services were made, want %d; refused: %v", prefix, made, want, refusals)
 		}
 	}
 	make20("a", 20)

@@ -157,11 +157,7 @@ func (a *allocation) takePorts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for i := range was.bits.BitLen() {
-			if was.bits.Bit(i) == 1 {
-				a.taken[nodePort(shared.ports[0]+i)] = true
-			}
-		}
+		a.ports = was.bits
 		if err := a.nodePorts(); err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"math/big"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -66,6 +68,7 @@ type allocation struct {
 	mine    taken // what it gets by this request
 	service *corev1.Service
 
+	ports   *big.Int // a bit for each node port that some server has taken; nil if servers don't share any
 	ranges  []netip.Prefix
 	chosen  netip.Addr // the address that was taken for this request and is to be held; not valid if there is none
 	anyFree bool       // whether another address would do as well
@@ -90,8 +93,9 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 	if old != nil {
 		r.Finally(func() { s.releaseUnused(ctx, old) })
 	}
+	took := taken{} // the ports of earlier attempts
 	for attempt := 1; ; attempt++ {
-		a := &allocation{s: s, request: r, taken: taken{}, own: taken{}, mine: taken{}, asked: map[port]bool{}, service: service}
+		a := &allocation{s: s, request: r, taken: taken{}, own: maps.Clone(took), mine: taken{}, asked: map[port]bool{}, service: service}
 		if err := a.addressable(); err != nil {
 			return err
 		}
@@ -110,6 +114,11 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 				fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", a.chosen))
 		}
 		service.Spec.ClusterIP, service.Spec.ClusterIPs = "", nil // another server was faster
+		for what := range a.mine {
+			if port, ok := what.(nodePort); ok {
+				took[port] = true
+			}
+		}
 	}
 }
 
@@ -182,10 +191,12 @@ func (t taken) add(s *corev1.Service, ports bool) {
 	}
 }
 
-// reserve keeps what was chosen from others until the request is over; s.mu is held.
+// reserve keeps what was chosen from others until the request is over; s.mu is held. Ports on which servers agree need none:
+// they are taken before s.mu is given up, or not at all.
 func (a *allocation) reserve(what any) {
 	a.mine[what] = true
-	if a.own[what] || a.request.DryRun {
+	_, isPort := what.(nodePort)
+	if a.own[what] || a.request.DryRun || isPort && a.s.shared != nil {
 		return
 	}
 	a.s.reserved[what] = true
@@ -197,7 +208,13 @@ func (a *allocation) reserve(what any) {
 }
 
 func (a *allocation) free(what any) bool {
-	return a.own[what] || a.mine[what] || !a.taken[what] && !a.s.reserved[what]
+	if a.own[what] || a.mine[what] {
+		return true
+	}
+	if number, ok := what.(nodePort); ok && a.ports != nil && a.s.shared.has(int32(number)) {
+		return a.ports.Bit(int(number)-a.s.shared.ports[0]) == 0
+	}
+	return !a.taken[what] && !a.s.reserved[what]
 }
 
 func hasAddress(s *corev1.Service) bool { return s.Spec.Type != corev1.ServiceTypeExternalName }
