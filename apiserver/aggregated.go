@@ -11,10 +11,14 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/aggregate"
+	"knarr.dev/apiserver/measure"
+	"knarr.dev/apiserver/watchcache"
+	"knarr.dev/apiserver/webhook"
 )
 
 // aggregated sends requests for groups that other servers serve on to them.
@@ -30,8 +34,48 @@ func newAggregated(s *Server) *aggregated {
 		return nil
 	}
 	a := &aggregated{server: s, changed: make(chan struct{}, 1)}
-	a.handler = aggregate.New(aggregate.Config{Server: s.objects(), ClientTLS: s.cfg.FrontProxyTLS, Changed: a.tell, Log: s.cfg.Log})
+	unavailable, failed := a.figures(s.metrics.set)
+	a.handler = aggregate.New(aggregate.Config{
+		Server: s.objects(), ClientTLS: s.cfg.FrontProxyTLS, Changed: a.tell, Unavailable: unavailable, Failed: failed, Log: s.cfg.Log,
+	})
 	return a
+}
+
+// figures adds those of other servers to a set, and returns what counts them.
+func (a *aggregated) figures(set *measure.Set) (unavailable func(name, reason string), failed func(error)) {
+	set.Read("aggregator_unavailable_apiservice", "[ALPHA] A gauge of APIServices which are marked as unavailable broken down by APIService name.", []string{"name"},
+		func(tell func(float64, ...string)) {
+			s := a.server.registry(extension.APIServices.Kind).cache.Newest()
+			if s == nil {
+				return
+			}
+			s.Range("", "", func(e *watchcache.Entry) bool {
+				v := 0.0
+				for _, c := range extension.APIServices.Cast(e.Object).Status.Conditions {
+					if c.Type == apiregistrationv1.Available && c.Status == apiregistrationv1.ConditionFalse {
+						v = 1
+					}
+				}
+				tell(v, e.Object.GetName())
+				return true
+			})
+		})
+	total := set.Counters("aggregator_unavailable_apiservice_total",
+		"[ALPHA] A counter of APIServices which are marked as unavailable broken down by APIService name and reason.", "name", "reason")
+	noNames := set.Counters("apiserver_kube_aggregator_x509_missing_san_total",
+		"[ALPHA] Counts the number of requests to servers missing SAN extension in their serving certificate OR the number of connection failures due to the lack of x509 certificate SAN extension missing (either/or, based on the runtime environment)").With()
+	sha1 := set.Counters("apiserver_kube_aggregator_x509_insecure_sha1_total",
+		"[ALPHA] Counts the number of requests to servers with insecure SHA1 signatures in their serving certificate OR the number of connection failures due to the insecure SHA1 signatures (either/or, based on the runtime environment)").With()
+	unavailable = func(name, reason string) { total.With(name, reason).Inc() }
+	failed = func(err error) {
+		switch unnamed, weak := webhook.Outdated(err); {
+		case unnamed:
+			noNames.Inc()
+		case weak:
+			sha1.Inc()
+		}
+	}
+	return unavailable, failed
 }
 
 func (a *aggregated) tell() {

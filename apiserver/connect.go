@@ -25,7 +25,7 @@ func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request, reg *regis
 	if options == nil {
 		return nil
 	}
-	o := &operation{Request: q, user: scopeOf(r).user, done: true}
+	o := &operation{Request: q, user: scopeOf(r).user, spent: &scopeOf(r).spent, done: true}
 	defer o.finish()
 	a := reg.admitted(o, "connect", admission.NewOptions(options), nil)
 	a.Body = corev1.SchemeGroupVersion.WithKind(kind)

@@ -313,7 +313,7 @@ func (r *registry) deleteCollection(ctx context.Context, o *operation) (*answer,
 		one := *o.Request
 		one.Name, one.Verb = e.Object.GetName(), "delete"
 		one.Namespace = e.Object.GetNamespace()
-		op := &operation{Request: &one, user: o.user}
+		op := &operation{Request: &one, user: o.user, spent: o.spent}
 		_, err := r.delete(ctx, op)
 		op.finish()
 		if err != nil && !apierrors.IsNotFound(err) {

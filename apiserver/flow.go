@@ -59,20 +59,27 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 		i := sc.info
 		q := apf.Request{
 			User: sc.user, Verb: i.verb, Group: i.group, Version: i.version, Resource: i.resource, Subresource: i.subresource,
-			Namespace: i.namespace, Name: i.name, Path: i.path,
+			Namespace: i.namespace, Name: i.name, Path: i.path, Queue: s.metrics.queue(i.verb),
 		}
 		match := s.flows.Match(&q)
 		if match.UID != nil {
 			h := w.Header()
 			h["X-Kubernetes-Pf-Flowschema-Uid"], h["X-Kubernetes-Pf-Prioritylevel-Uid"] = match.UID, match.LevelUID
 		}
-		ticket, err := s.flows.Admit(r.Context(), match, &q, s.work(&q, i.listing(), match.MaxSeats()), sc.timeout/patience)
+		work := s.work(&q, i.listing(), match.MaxSeats())
+		if sc.logged != nil {
+			sc.logged.schema, sc.logged.work = match, work
+		}
+		ticket, err := s.flows.Admit(r.Context(), match, &q, work, sc.timeout/patience)
 		if err != nil {
 			s.refuse(w, r)
 			return
 		}
 		sc.ticket = ticket
-		sc.outside.n.Add(int64(ticket.Waited()))
+		sc.spent.queue.add(ticket.Waited())
+		if sc.logged != nil {
+			sc.logged.began = time.Now()
+		}
 		defer sc.begun()
 		next.ServeHTTP(w, r)
 	})
@@ -83,6 +90,9 @@ func (sc *scope) begun() {
 	if sc.ticket != nil {
 		sc.ticket.Done()
 		sc.ticket = nil
+		if sc.logged != nil {
+			sc.logged.ended = time.Now()
+		}
 	}
 }
 
@@ -153,7 +163,7 @@ func (s *Server) admit(ctx context.Context, user *call.Identity, q *call.Request
 	}
 	r := apf.Request{
 		User: user, Verb: q.Verb, Group: q.Kind.Group, Version: q.Kind.Version, Resource: q.Kind.Resource, Subresource: q.Subresource,
-		Namespace: q.Namespace, Name: q.Name,
+		Namespace: q.Namespace, Name: q.Name, Queue: s.metrics.queue(q.Verb),
 	}
 	l := listing{limit: q.Limit, version: q.ResourceVersion, exact: exactly(q.ResourceVersionMatch, q.Continue)}
 	l.initial = q.SendInitialEvents != nil && *q.SendInitialEvents

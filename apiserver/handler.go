@@ -88,7 +88,7 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 		s.serveWatch(w, r, stream, form)
 		return
 	}
-	a, err := s.execute(r.Context(), sc.user, q)
+	a, err := s.execute(r.Context(), sc.user, q, &sc.spent)
 	if err != nil {
 		if a != nil {
 			warnings = append(warnings, a.warnings...)
@@ -126,6 +126,8 @@ func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registr
 	}
 	if text := deprecated(reg.kind); text != "" && !unroutable(err) {
 		addWarnings(w, []string{text})
+		k := reg.kind
+		s.metrics.deprecated.With(k.Group, "", k.Resource, sc.info.subresource, k.Version).Set(1)
 	}
 	return form, err
 }
@@ -387,9 +389,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > maxBody {
 		return nil, tooLargeBody()
 	}
-	finish := s.limitBody(w)
+	began, finish := time.Now(), s.limitBody(w)
 	body, err := readAll(http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
 	finish(err)
+	sc := scopeOf(r)
+	sc.spent.body.add(time.Since(began))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -402,7 +406,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	case err != nil:
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	if i := scopeOf(r).info; len(body) > 0 && i.isResource {
+	if i := sc.info; len(body) > 0 && i.isResource {
 		s.metrics.bodies.With(i.group, i.resource, i.verb).Observe(int64(len(body)))
 	}
 	return body, nil

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -90,12 +91,13 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	out := &listAnswer{}
 	out.meta.ResourceVersion = strconv.FormatInt(s.Revision, 10)
 	limit := int(max(o.Limit, 0))
-	more, remaining := false, int64(0)
+	more, remaining, read := false, int64(0), 0
 	var failed error
 	s.RangeLabelled(prefix, after, required, func(e *watchcache.Entry) bool {
 		if more && match != nil {
 			return false
 		}
+		read++
 		f, err := e.As(r.kind)
 		if err != nil {
 			failed = err
@@ -115,6 +117,7 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	if failed != nil {
 		return nil, failed
 	}
+	r.figures().count(read, len(out.entries))
 	if more {
 		out.meta.Continue = encodeContinue(out.entries[limit-1].Key, prefix, s.Revision)
 		if match == nil {
@@ -163,7 +166,9 @@ func (r *registry) listState(ctx context.Context, q *call.Request, prefix string
 	}
 	switch {
 	case q.ResourceVersion == "":
+		began := time.Now()
 		s, err := r.cache.Fresh(ctx)
+		r.freshened(began, err)
 		return s, "", err
 	case q.ResourceVersion == "0" && q.ResourceVersionMatch != metav1.ResourceVersionMatchExact:
 		s, err := r.cache.WaitFor(ctx, 0)

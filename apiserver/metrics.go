@@ -41,7 +41,9 @@ type metrics struct {
 	recognised, allowed                                *measure.Counter
 	recognisedTook, allowedTook, authFilter, mayFilter *measure.Histogram
 
-	admission *measure.Family[measure.Histogram]
+	admission, plugins *measure.Family[measure.Histogram]
+	queued             [2]*measure.Gauge // requests that wait for their turn: those that read, those that write
+	lists              listMetrics
 
 	watchEvents, initEvents *measure.Family[measure.Counter]
 	watchSizes              *measure.Family[measure.Histogram]
@@ -68,6 +70,9 @@ func newMetrics(s *Server) *metrics {
 	inflight := set.Gauges("apiserver_current_inflight_requests",
 		"[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.", "request_kind")
 	m.reading, m.writing = inflight.With("readOnly"), inflight.With("mutating")
+	waiting := set.Gauges("apiserver_current_inqueue_requests",
+		"[ALPHA] Maximal number of queued requests in this apiserver per request kind in last second.", "request_kind")
+	m.queued = [2]*measure.Gauge{waiting.With("readOnly"), waiting.With("mutating")}
 	m.terminations = set.Counters("apiserver_request_terminations_total",
 		"[ALPHA] Number of requests which apiserver terminated in self-defense.", "code", "component", "group", "resource", "scope", "subresource", "verb", "version")
 	m.aborts = set.Counters("apiserver_request_aborts_total",
@@ -98,11 +103,11 @@ func newMetrics(s *Server) *metrics {
 	const day = 86400
 	m.certificates = set.Histograms(measure.Seconds(0, 1800, 3600, 7200, 21600, 43200, day, 2*day, 4*day, 7*day, 30*day, 90*day, 180*day, 360*day),
 		"apiserver_client_certificate_expiration_seconds", "[ALPHA] Distribution of the remaining lifetime on the certificate used to authenticate a request.").With()
-	m.admission = set.Histograms(measure.Seconds(0.005, 0.025, 0.1, 0.5, 1, 2.5), "apiserver_admission_step_admission_duration_seconds",
-		"[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
-		"operation", "rejected", "type")
+	m.admissions(set)
 	m.watches(set)
+	m.lists = newListMetrics(set, "cache", "watch cache")
 	s.storageMetrics(set)
+	s.serviceMetrics(set)
 	return m
 }
 
@@ -192,7 +197,11 @@ func (s *Server) measure(w http.ResponseWriter, r *http.Request, reg *registry, 
 			s.metrics.aborts.With(key.Group, key.Resource, key.Scope, key.Subresource, key.Verb, key.Version).Inc()
 		}
 		if finished {
-			route.Done(sc.answer.status(), time.Since(sc.received), sc.outside.took(), sc.answer.size)
+			took := time.Since(sc.received)
+			route.Done(sc.answer.status(), took, sc.spent.outside(), sc.answer.size)
+			if took >= slow {
+				s.logSlow(&key, sc.answer.status(), took, &sc.spent, slowHTTP(r, sc))
+			}
 		}
 	}()
 	serve(&sc.answer, r, reg)
@@ -261,7 +270,7 @@ func measuredVerb(verb string) string {
 }
 
 // measureCall carries out a request of this process, and counts it.
-func (s *Server) measureCall(q *call.Request, do func() (*call.Result, error)) (*call.Result, error) {
+func (s *Server) measureCall(user *call.Identity, q *call.Request, do func(*spent) (*call.Result, error)) (*call.Result, error) {
 	key := measure.Key{
 		Verb: measuredVerb(q.Verb), Group: q.Kind.Group, Version: q.Kind.Version, Resource: q.Kind.Resource, Subresource: q.Subresource,
 		Scope: measuredScope(q.Verb, q.Namespace, q.Name),
@@ -273,8 +282,8 @@ func (s *Server) measureCall(q *call.Request, do func() (*call.Result, error)) (
 	running := s.running(&key, route)
 	running.Add(1)
 	defer running.Add(-1)
-	began := time.Now()
-	result, err := do()
+	began, parts := time.Now(), &spent{}
+	result, err := do(parts)
 	code := http.StatusOK
 	switch {
 	case err != nil:
@@ -282,7 +291,11 @@ func (s *Server) measureCall(q *call.Request, do func() (*call.Result, error)) (
 	case result.Created:
 		code = http.StatusCreated
 	}
-	route.Done(code, time.Since(began), 0, -1)
+	took := time.Since(began)
+	route.Done(code, took, parts.outside(), -1)
+	if took >= slow {
+		s.logSlow(&key, code, took, parts, slowCall(user, q))
+	}
 	return result, err
 }
 
@@ -311,6 +324,7 @@ func (s *Server) countAuthentication(sc *scope, user *call.Identity, r *http.Req
 	took := time.Since(sc.received)
 	m := s.metrics
 	m.authFilter.Took(took)
+	sc.spent.authentication.add(took)
 	if user == nil {
 		m.authentication.count("error", took)
 		return
@@ -348,18 +362,4 @@ func (s *Server) countPath(w http.ResponseWriter, r *http.Request, path string, 
 		verb = "HEAD"
 	}
 	s.metrics.requests.Of(&measure.Key{Verb: verb, Subresource: path}).Done(sc.answer.status(), time.Since(sc.received), 0, sc.answer.size)
-}
-
-// admitted counts a phase of admission, admit or validate.
-func (m *metrics) admitted(phase, verb string, err error, took time.Duration) {
-	operation := "CONNECT"
-	switch verb {
-	case "create":
-		operation = "CREATE"
-	case "update":
-		operation = "UPDATE"
-	case "delete":
-		operation = "DELETE"
-	}
-	m.admission.With(operation, strconv.FormatBool(err != nil), phase).Took(took)
 }

@@ -41,6 +41,14 @@ func (s *Server) storageMetrics(set *measure.Set) {
 				tell(float64(c.Newest().Len()), k.GroupResource().String())
 			})
 		})
+	set.Read("apiserver_resource_size_estimate_bytes",
+		"[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects. In case of a fetching error, the value will be -1.",
+		gr, func(tell func(float64, ...string)) {
+			caches(func(k *resource.Kind, c *watchcache.Cache) {
+				objects, each := c.Size()
+				tell(float64(objects)*float64(each), k.Group, k.Resource)
+			})
+		})
 	set.Read("apiserver_watch_cache_resource_version",
 		"[ALPHA] Current resource version of watch cache broken by resource type. This is truncated to the 15 least significant digits.", gr,
 		func(tell func(float64, ...string)) {
@@ -88,6 +96,7 @@ type measuredStore struct {
 	took     *measure.Family[measure.Histogram]
 	requests *measure.Family[measure.Counter]
 	failed   *measure.Family[measure.Counter]
+	lists    listMetrics
 	// names are the resources by their part of keys.
 	names map[string]schema.GroupResource
 
@@ -115,12 +124,13 @@ type storeFigures struct {
 type opFigures struct {
 	took  *measure.Histogram
 	count *measure.Counter
+	list  *listFigures // of opList
 }
 
 func measureStore(inner store.Store, set *measure.Set, served []*resource.Kind) *measuredStore {
 	labels := []string{"group", "operation", "resource"}
 	m := &measuredStore{
-		Store: inner,
+		Store: inner, lists: newListMetrics(set, "storage", "storage"),
 		took: set.Histograms(measure.Seconds(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60),
 			"etcd_request_duration_seconds", "[ALPHA] Etcd request latency in seconds for each operation and object type.", labels...),
 		requests: set.Counters("etcd_requests_total", "[ALPHA] Etcd request counts for each operation and object type.", labels...),
@@ -151,6 +161,9 @@ func (m *measuredStore) prefixOf(key string) string {
 	}
 	return key[:end]
 }
+
+// tellStorage is how long a call of the store must take to be told apart in the log of slow requests.
+const tellStorage = time.Millisecond
 
 // maxResources bounds how many resources the store's figures tell apart.
 const maxResources = 4096
@@ -184,16 +197,28 @@ func (m *measuredStore) of(key string) *storeFigures {
 	return f
 }
 
-func (m *measuredStore) done(key string, op int, began time.Time, err error) {
+func (m *measuredStore) done(ctx context.Context, key string, op int, began time.Time, objects int, err error) {
 	f := m.of(key)
 	figures := f.ops[op].Load()
 	if figures == nil {
 		verb := operationName(op)
-		figures = &opFigures{m.took.With(f.of.Group, verb, f.of.Resource), m.requests.With(f.of.Group, verb, f.of.Resource)}
+		figures = &opFigures{took: m.took.With(f.of.Group, verb, f.of.Resource), count: m.requests.With(f.of.Group, verb, f.of.Resource)}
+		if op == opList {
+			figures.list = m.lists.of(f.of.Group, f.of.Resource)
+		}
 		f.ops[op].Store(figures)
 	}
-	figures.took.Took(time.Since(began))
+	took := time.Since(began)
+	figures.took.Took(took)
 	figures.count.Inc()
+	if figures.list != nil && err == nil {
+		figures.list.count(objects, objects)
+	}
+	if took >= tellStorage {
+		if sc, ok := ctx.Value(scopeKey{}).(*scope); ok {
+			sc.spent.storage.add(took)
+		}
+	}
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		m.failed.With(f.of.Group, operationName(op), f.of.Resource).Inc()
 	}
@@ -211,7 +236,7 @@ func (m *measuredStore) Read(ctx context.Context, q store.Query) (store.Page, er
 	if q.Prefix {
 		op = opList
 	}
-	m.done(q.Key, op, began, err)
+	m.done(ctx, q.Key, op, began, len(page.Records), err)
 	return page, err
 }
 
@@ -226,6 +251,6 @@ func (m *measuredStore) Write(ctx context.Context, o store.Op) (store.Record, er
 	case o.Expect == store.Absent:
 		op = opCreate
 	}
-	m.done(o.Key, op, began, err)
+	m.done(ctx, o.Key, op, began, 0, err)
 	return rec, err
 }

@@ -74,7 +74,7 @@ func (s *objects) List(ctx context.Context, kind *resource.Kind, namespace strin
 
 // Do implements admission.Writer.
 func (s *objects) Do(ctx context.Context, q *call.Request) (*call.Result, error) {
-	a, err := s.server.execute(ctx, self(), q)
+	a, err := s.server.execute(ctx, self(), q, &spent{})
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	case path == "flagz":
 		s.flagz().serve(w, r)
 	case path == "debug/flags/v" && !s.cfg.NoProfiling:
-		serveVerbosity(w, r)
+		serveVerbosity(w, r, s.cfg.Level)
 	case first == "debug" && !s.cfg.NoProfiling && serveProfile(w, r, rest):
 	case first == "debug" && s.serveFlows(w, r, strings.TrimPrefix(rest, "api_priority_and_fairness/")):
 	case first == "api" || first == "apis" && s.servesGroup(rest):
@@ -124,17 +124,18 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 // maxVerbosity bounds the body of a request that sets the verbosity.
 const maxVerbosity = 64
 
-// serveVerbosity sets how much the libraries of the process log.
-func serveVerbosity(w http.ResponseWriter, r *http.Request) {
+// serveVerbosity sets how much the process and its libraries log.
+func serveVerbosity(w http.ResponseWriter, r *http.Request, own *slog.LevelVar) {
 	w.Header().Set("Content-Type", "text/plain")
 	if r.Method != http.MethodPut {
 		w.WriteHeader(http.StatusNotAcceptable)
 		fmt.Fprintln(w, "unsupported http method")
 		return
 	}
+	var verbosity uint64
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxVerbosity))
 	if err == nil {
-		_, err = strconv.ParseUint(string(body), 10, 31)
+		verbosity, err = strconv.ParseUint(string(body), 10, 31)
 	}
 	if err == nil {
 		var level klog.Level
@@ -145,7 +146,18 @@ func serveVerbosity(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "failed set klog.logging.verbosity %s: %v\n", body, err)
 		return
 	}
+	if own != nil {
+		own.Set(levelOf(int(verbosity)))
+	}
 	fmt.Fprintf(w, "successfully set klog.logging.verbosity to %s\n", body)
+}
+
+// levelOf is the least level that is logged at a verbosity. Without any it is that of warnings, as by default.
+func levelOf(verbosity int) slog.Level {
+	if verbosity == 0 {
+		return slog.LevelWarn
+	}
+	return slog.Level(-verbosity)
 }
 
 // serveProfile serves the Go runtime's profiles at Kubernetes' paths, /debug/pprof; false for other paths.

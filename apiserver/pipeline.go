@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,6 +37,7 @@ func (s *Server) pipeline() http.Handler {
 		s.withDeadline,
 		s.withShutdown,
 		s.withAuditID,
+		s.withRequestLog,
 		s.withRequestInfo,
 		s.withPanicRecovery,
 	} {
@@ -75,19 +75,16 @@ type scope struct {
 	record *audit.Record
 	// answer is what is counted of the answer.
 	answer measured
-	// outside is how long the request waited for others: webhooks, and its turn.
-	outside elsewhere
+	// spent is where the request's time went.
+	spent spent
+	// logged is nil unless the request is logged.
+	logged *logged
 	// timeout is how long the request may take, if it does not stream; badTimeout is what is wrong with what it asked for.
 	timeout    time.Duration
 	badTimeout error
 	// ticket is for the seats of the request while it has some.
 	ticket *apf.Ticket
 }
-
-// elsewhere is time that others took, in nanoseconds.
-type elsewhere struct{ n atomic.Int64 }
-
-func (e *elsewhere) took() time.Duration { return time.Duration(e.n.Load()) }
 
 type scopeKey struct{}
 
@@ -214,7 +211,9 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 		a.User = sc.user
 		began := time.Now()
 		reason, err := s.decide(r.Context(), a)
-		s.countAuthorization(err, time.Since(began))
+		took := time.Since(began)
+		s.countAuthorization(err, took)
+		sc.spent.authorization.add(took)
 		sc.record.Decided(err == nil, reason)
 		if err != nil {
 			writeError(w, r, err)

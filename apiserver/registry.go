@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,6 +33,7 @@ type registry struct {
 	server    *Server
 	kind, hub *resource.Kind
 	cache     *watchcache.Cache // nil for virtual kinds
+	listed    atomic.Pointer[listFigures]
 }
 
 // answer is what a request came to.
@@ -59,6 +61,7 @@ type operation struct {
 	*call.Request
 	user     *call.Identity
 	record   *audit.Record
+	spent    *spent
 	warnings []string
 	undo     []func()
 	finally  []func()
@@ -87,12 +90,12 @@ func (o *operation) finish() {
 
 // execute carries out an authorized request other than watch. With an error the answer has nothing but warnings, and may
 // be nil.
-func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Request) (*answer, error) {
+func (s *Server) execute(ctx context.Context, user *call.Identity, q *call.Request, parts *spent) (*answer, error) {
 	r := s.registry(q.Kind)
 	if r == nil {
 		return nil, apierrors.NewNotFound(q.Kind.GroupResource(), q.Name)
 	}
-	o := &operation{Request: q, user: user, record: audit.Of(ctx)}
+	o := &operation{Request: q, user: user, record: audit.Of(ctx), spent: parts}
 	defer o.finish()
 	a, err := r.dispatch(ctx, o)
 	if err != nil {
@@ -321,6 +324,9 @@ func (r *registry) unwritten(key string, obj resource.Object) *watchcache.Entry 
 
 // admitted is the admission request of an operation.
 func (r *registry) admitted(o *operation, verb string, obj, old resource.Object) *admission.Request {
+	if o.spent == nil {
+		o.spent = &spent{}
+	}
 	name := o.Name
 	if name == "" && obj != nil {
 		name = obj.GetName()
@@ -328,7 +334,7 @@ func (r *registry) admitted(o *operation, verb string, obj, old resource.Object)
 	return &admission.Request{
 		Verb: verb, Kind: r.rules(), Subresource: o.Subresource, Namespace: o.Namespace, Name: name, User: o.user,
 		Served: r.kind, Forms: r.forms, Body: r.subKind(o.Subresource), Call: o.Request,
-		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: o.record.Annotate,
+		Object: obj, Old: old, DryRun: o.DryRun, Warn: o.warn, Annotate: o.record.Annotate, Spent: &o.spent.admission,
 		Undo:    func(f func()) { o.undo = append(o.undo, f) },
 		Finally: func(f func()) { o.finally = append(o.finally, f) },
 	}
@@ -344,39 +350,6 @@ func (r *registry) forms() []*resource.Kind {
 		}
 	}
 	return out
-}
-
-func (s *Server) mutate(ctx context.Context, a *admission.Request) (err error) {
-	began := time.Now()
-	defer func() { s.metrics.admitted("admit", a.Verb, err, time.Since(began)) }()
-	if err := s.mutateOnce(ctx, a); err != nil || !a.Again() {
-		return err
-	}
-	return s.mutateOnce(ctx, a)
-}
-
-func (s *Server) mutateOnce(ctx context.Context, a *admission.Request) error {
-	for i := range s.steps {
-		if f := s.steps[i].Mutate; f != nil {
-			if err := f(ctx, a); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (s *Server) validate(ctx context.Context, a *admission.Request) (err error) {
-	began := time.Now()
-	defer func() { s.metrics.admitted("validate", a.Verb, err, time.Since(began)) }()
-	for i := range s.steps {
-		if f := s.steps[i].Validate; f != nil {
-			if err := f(ctx, a); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (r *registry) hook(subresource string) *hooks.Hook {

@@ -101,7 +101,9 @@ type Config struct {
 	// BodyTimeout is how long the body of a request may take to arrive; a minute if 0.
 	BodyTimeout time.Duration
 
-	Log     *slog.Logger
+	Log *slog.Logger
+	// Level is the log's, changed at /debug/flags/v; nil cannot be changed.
+	Level   *slog.LevelVar
 	Metrics *prometheus.Registry
 	// Components are parts of the control plane beside the store whose health ComponentStatuses tell.
 	Components []hooks.Component
@@ -138,7 +140,7 @@ type Server struct {
 	repairs *hooks.Repairs
 
 	authorizer authz.Authorizer
-	steps      []admission.Step
+	steps      steps
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
@@ -152,6 +154,7 @@ type Server struct {
 	inFlight *inFlight       // instead
 	retry    apf.Retry
 	watchers watchers
+	slow     rate
 
 	began   time.Time
 	ready   chan struct{}
@@ -213,7 +216,7 @@ func New(cfg Config) (*Server, error) {
 		s.authorizer = cfg.Authorizer(s.objects())
 	}
 	if cfg.Steps != nil {
-		s.steps = cfg.Steps(s.objects(), s.objects())
+		s.steps = newSteps(cfg.Steps(s.objects(), s.objects()))
 	}
 	all := s.builtinHooks()
 	if cfg.Hooks != nil {

@@ -60,6 +60,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 			return
 		}
 		sc.begun()
+		if stream.listing { // what there was is told at once
+			stream.listing = false
+			scope := measuredScope("watch", stream.of.namespace, stream.of.name)
+			s.metrics.watchLists.With(k.Group, k.Resource, scope, k.Version).Took(time.Since(sc.received))
+		}
 		if cap(buf) > 256<<10 {
 			buf = nil
 		}

@@ -80,21 +80,21 @@ func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, erro
 		return nil, err
 	}
 	defer done()
-	return s.measureCall(q, func() (*call.Result, error) {
+	return s.measureCall(t.user, q, func(parts *spent) (*call.Result, error) {
 		if s.cfg.Audit == nil {
-			return t.do(ctx, q)
+			return t.do(ctx, q, parts)
 		}
 		ctx, finish, err := t.audited(ctx, q)
 		if err != nil {
 			return nil, err
 		}
-		result, err := t.do(ctx, q)
+		result, err := t.do(ctx, q, parts)
 		finish(result, err)
 		return result, err
 	})
 }
 
-func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, error) {
+func (t *transport) do(ctx context.Context, q *call.Request, parts *spent) (*call.Result, error) {
 	s := t.server
 	reason, err := s.decide(ctx, attributes(t.user, q))
 	audit.Of(ctx).Decided(err == nil, reason)
@@ -104,7 +104,7 @@ func (t *transport) do(ctx context.Context, q *call.Request) (*call.Result, erro
 	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
 		q.FieldManager = managerFor(t.user)
 	}
-	a, err := s.execute(ctx, t.user, q)
+	a, err := s.execute(ctx, t.user, q, parts)
 	if err != nil {
 		return nil, err
 	}

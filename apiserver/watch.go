@@ -52,6 +52,7 @@ type watchStream struct {
 	sent       int64           // revision of the last bookmark
 	ended      bool
 	over       bool // the resource is not served any more as it was
+	listing    bool // it begins with all there is, and says when that was told
 	of         watched
 }
 
@@ -156,6 +157,7 @@ func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) e
 		w.r.server.metrics.initEvents.With(w.r.hub.Group, w.r.hub.Resource).Add(uint64(len(w.pending)))
 		if q.SendInitialEvents != nil && q.AllowBookmarks {
 			w.pending = append(w.pending, w.bookmarkAt(s.Revision, true))
+			w.listing = true
 		}
 		return nil
 	}

@@ -26,6 +26,7 @@ import (
 	"knarr.dev/apiserver"
 	"knarr.dev/apiserver/authn"
 	"knarr.dev/apiserver/encryption"
+	"knarr.dev/apiserver/measure"
 	"knarr.dev/client"
 	"knarr.dev/cluster/internal/nodenet"
 	"knarr.dev/pki"
@@ -41,6 +42,7 @@ type Cluster struct {
 	log     *slog.Logger
 	parts   *supervisor
 	metrics *prometheus.Registry
+	figures *measure.Set // a part of metrics
 
 	store store.Store
 	// storeSize is how many bytes the store takes on disk.
@@ -66,7 +68,8 @@ func Start(ctx context.Context, config Config, log *slog.Logger) (*Cluster, erro
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	c := &Cluster{config: config.complete(), log: log, parts: newSupervisor(), metrics: prometheus.NewRegistry()}
+	c := &Cluster{config: config.complete(), log: log, parts: newSupervisor(), metrics: prometheus.NewRegistry(), figures: &measure.Set{}}
+	c.metrics.MustRegister(c.figures)
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -30,6 +31,12 @@ const (
 	RoleServer Role = "server"
 	// RoleAPIServer is the API server and its store alone; nothing else writes to it.
 	RoleAPIServer Role = "apiserver"
+)
+
+// Forms of the log.
+const (
+	LogText = "text"
+	LogJSON = "json"
 )
 
 // Config is everything that can be set. Its zero value is the documented default; keys in files are the yaml names.
@@ -69,6 +76,10 @@ type Config struct {
 	KeepPods bool `yaml:"keepPods"`
 	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
 	LogLevel string `yaml:"logLevel"`
+	// LogFormat is text or json. Default text.
+	LogFormat string `yaml:"logFormat"`
+	// Verbosity lets more through than LogLevel, by Kubernetes' numbers: 1 is info, 3 shows each request, 4 is debug. Default 0.
+	Verbosity int `yaml:"verbosity"`
 
 	// Controllers selects control loops: "*" all, "name" one, "-name" not that one. Default "*".
 	Controllers []string `yaml:"controllers"`
@@ -89,6 +100,8 @@ type Config struct {
 
 	// What follows is for programs that embed a cluster and for package clustertest; files cannot set it.
 
+	// Level is that of the log, so that it can be changed while the cluster runs (/debug/flags/v); nil cannot.
+	Level *slog.LevelVar `yaml:"-"`
 	// Flags are what the program was started with, by name; /flagz tells them.
 	Flags map[string]string `yaml:"-"`
 	// InMemory keeps all objects in memory. DataDir then holds certificates alone.
@@ -223,6 +236,12 @@ func (c Config) Validate() error {
 	}
 	if c.SimulatedNodes < 0 || c.SimulatedNodes > 10000 {
 		bad("simulatedNodes", "%d is not between 0 and 10000", c.SimulatedNodes)
+	}
+	if c.LogFormat != "" && c.LogFormat != LogText && c.LogFormat != LogJSON {
+		bad("logFormat", "%q is neither text nor json", c.LogFormat)
+	}
+	if c.Verbosity < 0 {
+		bad("verbosity", "%d is negative", c.Verbosity)
 	}
 	if c.KubeletPort < 0 || c.KubeletPort > 65535 {
 		bad("kubeletPort", "%d is not a port", c.KubeletPort)

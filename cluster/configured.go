@@ -173,6 +173,7 @@ func (c *Cluster) mode(mode string, r admission.Reader) (authz.Authorizer, error
 func (c *Cluster) encryptStore(context.Context) error {
 	s := &c.config.Security
 	c.encryption = encryption.NewConfig(api.Kinds())
+	c.encryption.Count(c.figures)
 	c.encrypted = encryption.Wrap(c.store, c.encryption)
 	if e := c.config.Etcd; e.used() && e.Prefix != "" {
 		c.encrypted.Stored(storeBase, strings.TrimSuffix(e.Prefix, "/"))

@@ -57,7 +57,7 @@ func (c *Cluster) startServer(ctx context.Context) error {
 func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config := apiserver.Config{
 		Store: c.store, Shared: c.config.Etcd.used(), Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
-		StoreSize: c.storeSize, Flags: c.config.Flags,
+		StoreSize: c.storeSize, Flags: c.config.Flags, Level: c.config.Level,
 		Shutdown: c.config.Serving.shutdown(), LastingPaths: []string{backupPath}, NoProfiling: !yes(c.config.Serving.Profiling),
 		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
 	}
@@ -77,6 +77,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	if err != nil {
 		return config, err
 	}
+	identities.Figures = authn.NewFigures(c.figures)
 	if config.Audit, err = c.auditor(); err != nil {
 		return config, err
 	}
@@ -100,7 +101,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		return authorizer
 	}
 	config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
-		return admission.Steps(r, w, admission.Config{Authorizer: authorizer, Plugins: c.config.Admission.plugins(), Configuration: *admitting})
+		return admission.Steps(r, w, admission.Config{
+			Authorizer: authorizer, Plugins: c.config.Admission.plugins(), Configuration: *admitting, Figures: c.figures,
+		})
 	}
 	var streams *stream.Handler
 	config.Hooks = func(objects hooks.Store) []hooks.Hook {

@@ -9,6 +9,8 @@ package admission
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -43,6 +45,8 @@ type Request struct {
 	Undo func(func())
 	// Finally registers what runs when the request is over, whether the write happened or not. If it did, readers show it by then.
 	Finally func(func())
+	// Spent gets the time that admission takes; may be nil.
+	Spent *Spent
 
 	// round counts the runs of the mutating steps; changed says that a webhook or policy changed the object; seen has what
 	// those that want to be called again made of it.
@@ -78,6 +82,19 @@ func (r *Request) called(id any, again bool) {
 		r.seen = map[any]string{}
 	}
 	r.seen[id] = r.state()
+}
+
+// Spent is the time that a request spent in admission, in nanoseconds.
+type Spent struct {
+	// Webhooks is part of All: waiting for other servers.
+	All, Webhooks atomic.Int64
+}
+
+// waited counts time spent waiting for webhooks.
+func (r *Request) waited(took time.Duration) {
+	if r.Spent != nil {
+		r.Spent.Webhooks.Add(int64(took))
+	}
 }
 
 // Step is one admission plug-in. Mutate may change Object; all Mutates run before the object is validated and before all

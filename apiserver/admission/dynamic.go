@@ -33,11 +33,12 @@ type dynamic struct {
 	mutating   *webhook.Client
 	validating *webhook.Client
 	now        func() time.Time
+	figures    *figures
 }
 
 func newDynamic(reader Reader, cfg *Config) *dynamic {
 	return &dynamic{
-		reader: reader, authorizer: cfg.Authorizer, now: cfg.Now,
+		reader: reader, authorizer: cfg.Authorizer, now: cfg.Now, figures: newFigures(cfg.Figures),
 		mutating: webhook.New(reader).WithCredentials(cfg.MutatingWebhooks), validating: webhook.New(reader).WithCredentials(cfg.ValidatingWebhooks),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
@@ -140,10 +141,11 @@ func refusedByMutation(r *Request, text string, reason metav1.StatusReason) erro
 }
 
 func (d *dynamic) mutateByBinding(ctx context.Context, r *Request, p *mutatingPolicy, b *binding, form, kind *resource.Kind) error {
+	began, problem := time.Now(), checkBroken
 	params, err := d.paramsOf(ctx, r, kind, b.params)
 	reason := metav1.StatusReasonForbidden
 	if err == nil {
-		reason = metav1.StatusReasonInvalid
+		reason, problem = metav1.StatusReasonInvalid, checkInvalid
 		for _, param := range params {
 			if err = d.change(ctx, r, p, form, param); err != nil {
 				break
@@ -151,14 +153,19 @@ func (d *dynamic) mutateByBinding(ctx context.Context, r *Request, p *mutatingPo
 		}
 	}
 	var wrong *wrongOutcome
+	count := func(action, problem string) { d.figures.mutating.check(p.name, b.name, action, problem, began) }
 	switch {
 	case err == nil:
+		count("allow", checkPassed)
 		return nil
 	case errors.As(err, &wrong):
+		count("deny", problem)
 		return apierrors.NewInternalError(wrong.cause)
 	case p.ignores:
+		count("allow", problem)
 		return nil
 	}
+	count("deny", problem)
 	return refusedByMutation(r, fmt.Sprintf("policy '%s' with binding '%s' denied request: %v", p.name, b.name, err), reason)
 }
 

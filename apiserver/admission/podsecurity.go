@@ -39,6 +39,8 @@ type PodSecurity struct {
 	Defaults map[string]string
 	// Usernames, RuntimeClasses and Namespaces are exempt.
 	Usernames, RuntimeClasses, Namespaces []string
+
+	figures *securityFigures // nil counts nothing
 }
 
 // podSecurity holds pods to the Pod Security Standards that the labels of their namespace name.
@@ -153,6 +155,7 @@ func (s *securityStep) ruling(ctx context.Context, r *Request, spec *corev1.PodS
 		exempt = "runtimeClass"
 	}
 	if exempt != "" {
+		s.cfg.figures.exempt(r)
 		r.Annotate(api.AuditAnnotationPrefix+api.ExemptionReasonAnnotationKey, exempt)
 		return api.Policy{}, nil, false, nil
 	}
@@ -164,7 +167,13 @@ func (s *securityStep) ruling(ctx context.Context, r *Request, spec *corev1.PodS
 	if err != nil {
 		return policy, nil, false, err
 	}
-	return policy, errs, len(errs) > 0 || !policy.FullyPrivileged(), nil
+	if len(errs) == 0 && policy.FullyPrivileged() {
+		if r.Kind == core.Pods.Kind {
+			s.cfg.figures.evaluated(r, modeEnforce, policy.Enforce, true)
+		}
+		return policy, nil, false, nil
+	}
+	return policy, errs, true, nil
 }
 
 func (s *securityStep) pod(ctx context.Context, r *Request) error {
@@ -234,14 +243,17 @@ func (s *securityStep) evaluate(r *Request, policy api.Policy, errs field.ErrorL
 	detail, allowed := "", true
 	if enforce {
 		detail, allowed = check(policy.Enforce)
+		s.cfg.figures.evaluated(r, modeEnforce, policy.Enforce, allowed)
 	}
 	if text, ok := check(policy.Audit); !ok {
+		s.cfg.figures.evaluated(r, modeAudit, policy.Audit, false)
 		r.Annotate(api.AuditAnnotationPrefix+api.AuditViolationsAnnotationKey, fmt.Sprintf("would violate PodSecurity %q: %s", policy.Audit.String(), text))
 	}
 	if !allowed {
 		return forbidden(r, fmt.Sprintf("violates PodSecurity %q: %s", policy.Enforce.String(), detail))
 	}
 	if text, ok := check(policy.Warn); !ok {
+		s.cfg.figures.evaluated(r, modeWarn, policy.Warn, false)
 		r.Warn(fmt.Sprintf("would violate PodSecurity %q: %s", policy.Warn.String(), text))
 	}
 	return nil

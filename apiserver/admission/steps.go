@@ -14,6 +14,7 @@ import (
 
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/measure"
 )
 
 // Config tunes the steps; the zero value is Kubernetes' default.
@@ -24,6 +25,8 @@ type Config struct {
 	Authorizer authz.Authorizer
 	// Plugins chooses the steps.
 	Plugins Plugins
+	// Figures gets those of webhooks and policies; nil tells nobody.
+	Figures *measure.Set
 	// Configuration tunes single steps.
 	Configuration
 }
@@ -38,6 +41,9 @@ func Steps(reader Reader, writer Writer, cfg Config) []Step {
 		cfg.Authorizer = authz.New(reader)
 	}
 	policies := newDynamic(reader, &cfg)
+	if cfg.Figures != nil {
+		cfg.PodSecurity.figures = newSecurityFigures(cfg.Figures)
+	}
 	all := []Step{
 		namespaceAutoProvision(reader, writer),
 		namespaceLifecycle(reader),

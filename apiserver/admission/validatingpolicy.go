@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/common/types"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -106,7 +107,8 @@ type judgement struct {
 	denied   error // the first
 	recorded []violation
 	audits   map[string][]string
-	keys     []string // of audits, in order
+	keys     []string  // of audits, in order
+	began    time.Time // the evaluation of an expression
 }
 
 // violation is an entry of the audit annotation for what was let through.
@@ -172,6 +174,7 @@ func (j *judgement) misconfigured(p *validatingPolicy, b *binding, err error) {
 	if b != nil {
 		text += " with binding '" + b.name + "'"
 	}
+	j.count(p, b, "deny", checkBroken)
 	j.deny(text+" denied request: "+err.Error(), metav1.StatusReasonInvalid)
 }
 
@@ -200,35 +203,31 @@ func codeOf(reason metav1.StatusReason) int32 {
 func (j *judgement) evaluate(ctx context.Context, p *validatingPolicy, b *binding, names expression.Names, param any) {
 	budget := expression.PolicyBudget
 	names = p.with(ctx, names, param, &budget)
+	j.began = time.Now()
 	ok, err := p.conditions.holdFor(ctx, names)
 	switch {
 	case err != nil:
-		if !p.ignores {
-			j.act(p, b, 0, err.Error(), metav1.StatusReasonInvalid)
-		}
+		j.broke(p, b, 0, err.Error(), checkInvalid)
 		return
 	case !ok:
 		return
 	}
 	for i := range p.checks {
 		c := &p.checks[i]
+		j.began = time.Now()
 		value, err, broke := c.program.Evaluate(ctx, names, &budget)
 		switch {
 		case broke != nil:
-			if !p.ignores {
-				j.act(p, b, i, broke.Error(), metav1.StatusReasonInvalid)
-			}
+			j.broke(p, b, i, broke.Error(), checkCostly)
 			return
 		case err != nil:
-			if !p.ignores {
-				j.act(p, b, i, failed(c.program, err), metav1.StatusReasonInvalid)
-			}
+			j.broke(p, b, i, failed(c.program, err), checkInvalid)
 		case value != types.True:
 			reason := metav1.StatusReasonInvalid
 			if c.spec.Reason != nil {
 				reason = *c.spec.Reason
 			}
-			j.act(p, b, i, c.text(ctx, names, &budget), reason)
+			j.act(p, b, i, c.text(ctx, names, &budget), reason, checkPassed)
 		}
 	}
 	j.annotate(ctx, p, b, names, &budget)
@@ -251,9 +250,32 @@ func (c *check) text(ctx context.Context, names expression.Names, budget *expres
 	return "failed expression: " + strings.TrimSpace(c.spec.Expression)
 }
 
+// broke does what is to be done when an expression has no result.
+func (j *judgement) broke(p *validatingPolicy, b *binding, index int, text, problem string) {
+	if p.ignores {
+		j.count(p, b, "allow", problem)
+		return
+	}
+	j.act(p, b, index, text, metav1.StatusReasonInvalid, problem)
+}
+
+// count counts what came of a policy.
+func (j *judgement) count(p *validatingPolicy, b *binding, action, problem string) {
+	binding := ""
+	if b != nil {
+		binding = b.name
+	}
+	began := j.began
+	if began.IsZero() { // nothing was evaluated
+		began = time.Now()
+	}
+	j.d.figures.validating.check(p.name, binding, action, problem, began)
+}
+
 // act does what a binding wants done about a violation.
-func (j *judgement) act(p *validatingPolicy, b *binding, index int, text string, reason metav1.StatusReason) {
+func (j *judgement) act(p *validatingPolicy, b *binding, index int, text string, reason metav1.StatusReason, problem string) {
 	for _, action := range b.actions {
+		j.count(p, b, strings.ToLower(string(action)), problem)
 		switch action {
 		case admissionv1.Deny:
 			j.deny("ValidatingAdmissionPolicy '"+p.name+"' with binding '"+b.name+"' denied request: "+text, reason)
@@ -273,9 +295,7 @@ func (j *judgement) annotate(ctx context.Context, p *validatingPolicy, b *bindin
 			err = broke
 		}
 		if err != nil {
-			if !p.ignores {
-				j.act(p, b, i, failed(a.program, err), metav1.StatusReasonInvalid)
-			}
+			j.broke(p, b, i, failed(a.program, err), checkInvalid)
 			continue
 		}
 		text, ok := value.(types.String)

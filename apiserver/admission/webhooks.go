@@ -110,7 +110,11 @@ func (d *dynamic) mutateBy(ctx context.Context, r *Request, h *hook, index *int)
 	}
 	round := fmt.Sprintf("round_%d_index_%d", r.round, *index)
 	*index++
+	began := time.Now()
 	changed, err := d.callMutating(ctx, r, h, form, round)
+	took := time.Since(began)
+	r.waited(took)
+	err = d.figures.called(r, h, typeMutating, took, err)
 	r.annotateHook("mutation", round, h, changed && err == nil)
 	if err = h.tolerate(err, func() { r.Annotate("failed-open.mutation.webhook.admission.k8s.io/"+round, h.spec.Name) }); err != nil {
 		return err
@@ -289,6 +293,7 @@ type validation struct {
 	form     *resource.Kind
 	response *reviewv1.AdmissionResponse
 	err      error
+	took     time.Duration
 }
 
 func (d *dynamic) validateBy(ctx context.Context, r *Request, calls []*validation) error {
@@ -297,10 +302,14 @@ func (d *dynamic) validateBy(ctx context.Context, r *Request, calls []*validatio
 	}
 	var wg sync.WaitGroup
 	for _, c := range calls {
-		wg.Go(func() { c.response, c.err = d.call(ctx, d.validating, r, c.hook, c.form) })
+		wg.Go(func() {
+			began := time.Now()
+			c.response, c.err = d.call(ctx, d.validating, r, c.hook, c.form)
+			c.took = time.Since(began)
+		})
 	}
 	wg.Wait()
-	var first error
+	longest, first := time.Duration(0), error(nil)
 	for i, c := range calls {
 		err := c.err
 		if err == nil {
@@ -314,6 +323,8 @@ func (d *dynamic) validateBy(ctx context.Context, r *Request, calls []*validatio
 				err = denial(c.hook, c.response)
 			}
 		}
+		longest = max(longest, c.took)
+		err = d.figures.called(r, c.hook, typeValidating, c.took, err)
 		err = c.hook.tolerate(err, func() {
 			r.Annotate(fmt.Sprintf("failed-open.validating.webhook.admission.k8s.io/round_0_index_%d", i), c.hook.spec.Name)
 		})
@@ -321,6 +332,7 @@ func (d *dynamic) validateBy(ctx context.Context, r *Request, calls []*validatio
 			first = err
 		}
 	}
+	r.waited(longest)
 	return first
 }
 
@@ -414,7 +426,7 @@ func denial(h *hook, response *reviewv1.AdmissionResponse) error {
 	if status.Code < http.StatusBadRequest {
 		status.Code = http.StatusBadRequest
 	}
-	return &apierrors.StatusError{ErrStatus: status}
+	return denied{&apierrors.StatusError{ErrStatus: status}}
 }
 
 // call sends a review to a webhook. Errors are callErrors, or API errors about what was asked for.

@@ -56,7 +56,10 @@ type Config struct {
 	ClientTLS *tls.Config
 	// Changed is told when what discovery says of other servers may have changed; may be nil.
 	Changed func()
-	Log     *slog.Logger
+	// Unavailable is told of an APIService that is not available any more; Failed of connections that came to nothing. May be nil.
+	Unavailable func(name, reason string)
+	Failed      func(error)
+	Log         *slog.Logger
 }
 
 // Handler sends requests on to other servers.
@@ -279,11 +282,12 @@ func (h *Handler) report(ctx context.Context, a *apiregistrationv1.APIService, p
 	if errors.As(problem, &why) {
 		c.Status, c.Reason, c.Message = apiregistrationv1.ConditionFalse, why.reason, why.message
 	}
-	next := a.DeepCopy()
+	next, was := a.DeepCopy(), apiregistrationv1.ConditionUnknown
 	for i, old := range next.Status.Conditions {
 		if old.Type != c.Type {
 			continue
 		}
+		was = old.Status
 		if old.Status == c.Status {
 			c.LastTransitionTime = old.LastTransitionTime
 		}
@@ -292,6 +296,9 @@ func (h *Handler) report(ctx context.Context, a *apiregistrationv1.APIService, p
 		}
 		next.Status.Conditions = slices.Delete(next.Status.Conditions, i, i+1)
 		break
+	}
+	if why != nil && was != apiregistrationv1.ConditionFalse && h.cfg.Unavailable != nil {
+		h.cfg.Unavailable(a.Name, why.reason)
 	}
 	next.Status.Conditions = append(next.Status.Conditions, c)
 	_, err := h.cfg.Server.Do(ctx, &call.Request{

@@ -135,6 +135,7 @@ func (h *Handler) check(ctx context.Context, r *remote) error {
 	defer cancel()
 	body, err := r.ask(ctx, path)
 	if err != nil {
+		h.failed(err)
 		return failed(err)
 	}
 	var list metav1.APIResourceList
@@ -201,11 +202,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.Gr
 		},
 		Transport: r.transport, FlushInterval: -1, // watches are seen event by event
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			h.failed(err)
 			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
 		},
 		ErrorLog: slog.NewLogLogger(h.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	proxy.ServeHTTP(w, q)
+}
+
+// failed tells of a connection that came to nothing.
+func (h *Handler) failed(err error) {
+	if h.cfg.Failed != nil {
+		h.cfg.Failed(err)
+	}
 }
 
 // setUser says who makes a request, and takes away whatever the client said about that.

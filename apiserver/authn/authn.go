@@ -78,6 +78,8 @@ type Config struct {
 	Sources []Source
 	// Used is told when a token in a Secret was used on another day than the Secret says; nil is nobody.
 	Used func(ctx context.Context, secret *corev1.Secret)
+	// Figures count the use of tokens; nil counts nothing.
+	Figures *Figures
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -100,7 +102,7 @@ func New(cfg Config) []Authenticator {
 // NewTokens returns what recognises bearer tokens; New includes one.
 func NewTokens(cfg Config) *Tokens {
 	t := &Tokens{
-		issuer: cfg.Issuer, objects: cfg.Objects, now: cfg.Now, others: cfg.Sources, used: cfg.Used,
+		issuer: cfg.Issuer, objects: cfg.Objects, now: cfg.Now, others: cfg.Sources, used: cfg.Used, figures: cfg.Figures,
 		static: map[[sha256.Size]byte]*call.Identity{},
 	}
 	if t.now == nil {

@@ -45,6 +45,7 @@ type Tokens struct {
 	others  []Source
 	used    func(ctx context.Context, secret *corev1.Secret)
 	known   Memory[[sha256.Size]byte, *Claims]
+	figures *Figures
 }
 
 // Recognized is who a token is, and for which of the audiences asked about.
@@ -139,16 +140,26 @@ func (t *Tokens) own(ctx context.Context, sum [sha256.Size]byte, token string, a
 		return nil, nil
 	}
 	claims, ok := t.known.Get(sum)
-	if !ok {
+	if ok {
+		t.figures.hit()
+	} else {
+		began := t.now()
 		var err error
-		if claims, err = t.issuer.parse(token); errors.Is(err, errForeign) {
+		claims, err = t.issuer.parse(token)
+		if errors.Is(err, errForeign) {
 			return nil, nil
-		} else if err != nil {
+		}
+		t.figures.missed(t.now().Sub(began), err)
+		if err != nil {
 			return nil, err
 		}
 		t.known.Put(sum, claims)
 	}
-	return t.serviceAccount(ctx, claims, token, audiences)
+	found, err := t.serviceAccount(ctx, claims, token, audiences)
+	if found != nil {
+		t.figures.used(claims, len(found.Warnings) > 0, t.now())
+	}
+	return found, err
 }
 
 // payloadOf returns the middle part of a JWT.

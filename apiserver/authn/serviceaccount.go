@@ -159,6 +159,7 @@ func (t *Tokens) checkLegacy(ctx context.Context, l *Legacy, token string) (warn
 		return nil, errInvalidated
 	}
 	if s.Labels[InvalidSinceLabel] != "" {
+		t.figures.refusedLegacy()
 		return nil, errors.New("the token in secret " + l.Namespace + "/" + l.Secret + " for service account " + l.Namespace + "/" + l.Account + " has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '" + InvalidSinceLabel + "' label from the secret to temporarily allow use of this token")
 	}
 	for _, ref := range core.ServiceAccounts.Cast(o).Secrets {

@@ -75,6 +75,7 @@ func (t transformer) decrypt(ctx context.Context, stored []byte, key string) (pl
 type Config struct {
 	resources map[string]schema.GroupResource
 	current   atomic.Pointer[rules]
+	figures   *figures // nil counts nothing
 }
 
 // rules are the transformers of resources, first match first.

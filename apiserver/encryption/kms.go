@@ -31,6 +31,7 @@ type kms struct {
 	conn           *grpc.ClientConn
 	client         kmsapi.KeyManagementServiceClient
 	now            func() time.Time
+	figures        *figures
 
 	mu      sync.Mutex
 	keyID   string    // of the service, as of asked
@@ -141,7 +142,9 @@ func (k *kms) ask(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
+	began := k.now()
 	status, err := k.client.Status(ctx, &kmsapi.StatusRequest{})
+	k.figures.called(k, "Status", began, err)
 	switch {
 	case err != nil:
 		return fmt.Errorf("status: %w", err)
@@ -182,7 +185,9 @@ func (k *kms) present(ctx context.Context) (*seed, error) {
 	rand.Read(secret) // never fails
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
+	began := k.now()
 	answer, err := k.client.Encrypt(ctx, &kmsapi.EncryptRequest{Uid: string(uuid.NewUUID()), Plaintext: secret})
+	k.figures.called(k, "Encrypt", began, err)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
@@ -216,9 +221,11 @@ func (k *kms) secret(ctx context.Context, o *encrypted) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
+	began := k.now()
 	answer, err := k.client.Decrypt(ctx, &kmsapi.DecryptRequest{
 		Uid: string(uuid.NewUUID()), KeyId: o.keyID, Ciphertext: o.source, Annotations: o.annotations,
 	})
+	k.figures.called(k, "Decrypt", began, err)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt: %w", err)
 	}
@@ -234,6 +241,7 @@ func (k *kms) remember(o *encrypted, secret []byte) {
 		clear(k.known)
 	}
 	k.known[o.sum()] = secret
+	k.figures.remembers(k, len(k.known))
 }
 
 // sealDerived encrypts with a key that is derived from the seed and information of its own, which goes in front.

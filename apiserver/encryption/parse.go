@@ -26,7 +26,7 @@ func (c *Config) Set(data []byte, log *slog.Logger) error {
 	if file.APIVersion != apiserverv1.SchemeGroupVersion.String() || file.Kind != "EncryptionConfiguration" {
 		return fmt.Errorf("encryption configuration: it is a %s %s", file.APIVersion, file.Kind)
 	}
-	p := &parser{log: log, rules: &rules{}}
+	p := &parser{log: log, figures: c.figures, rules: &rules{}}
 	if len(file.Resources) == 0 {
 		p.bad("resources: Required value")
 	}
@@ -44,6 +44,7 @@ func (c *Config) Set(data []byte, log *slog.Logger) error {
 
 type parser struct {
 	log      *slog.Logger
+	figures  *figures
 	rules    *rules
 	problems []error
 	services map[string]*kms
@@ -164,6 +165,7 @@ func (p *parser) kms(path string, c *apiserverv1.KMSConfiguration) []entry {
 		p.bad("%s.endpoint: %w", path, err)
 		return nil
 	}
+	k.figures = p.figures
 	if p.services == nil {
 		p.services = map[string]*kms{}
 	}

@@ -37,7 +37,12 @@ type Request struct {
 	// Resource is empty for requests of other paths.
 	Verb, Group, Version, Resource, Subresource string
 	Namespace, Name, Path                       string
+	// Queue counts the request while it waits; may be nil.
+	Queue Counter
 }
+
+// Counter counts up and down.
+type Counter interface{ Add(n int64) }
 
 // Controller is the flow control of one server. Its methods may be called from any goroutine.
 type Controller struct {
@@ -115,6 +120,10 @@ func (c *Controller) Admit(ctx context.Context, s *Schema, r *Request, w Work, p
 	case executing:
 		return t, nil
 	case waiting:
+		if r.Queue != nil {
+			r.Queue.Add(1)
+			defer r.Queue.Add(-1)
+		}
 		return c.await(ctx, t, patience)
 	}
 	c.free(t)

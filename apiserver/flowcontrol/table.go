@@ -32,6 +32,12 @@ type Schema struct {
 	rules      []rule
 }
 
+// Name is the name of the FlowSchema.
+func (s *Schema) Name() string { return s.name }
+
+// Level is the name of its priority level.
+func (s *Schema) Level() string { return s.level.name }
+
 // rule is one of FlowSchemaSpec.Rules.
 type rule struct {
 	anybody       bool

@@ -132,6 +132,20 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	return answer, nil
 }
 
+// Outdated says whether a connection failed because the server's certificate has no names of hosts, or is signed with SHA-1.
+func Outdated(err error) (noNames, sha1 bool) {
+	var host x509.HostnameError
+	var signed x509.InsecureAlgorithmError
+	switch {
+	case errors.As(err, &host) && host.Certificate != nil:
+		c := host.Certificate
+		return len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) == 0, false
+	case errors.As(err, &signed):
+		return false, strings.Contains(signed.Error(), "SHA1")
+	}
+	return false, false
+}
+
 // refusal is the API error of an answer that is none.
 func refusal(response *http.Response, answer []byte) error {
 	var status metav1.Status

@@ -25,7 +25,7 @@ func agentCommand() *cobra.Command {
 			if err := loadAgent(c, file, &config); err != nil {
 				return err
 			}
-			log, err := logger(config.LogLevel)
+			log, _, err := logger(config.LogLevel, cluster.LogText, 0)
 			if err != nil {
 				return err
 			}

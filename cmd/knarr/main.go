@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+
+	"knarr.dev/cluster"
 )
 
 // version is set by the linker.
@@ -60,18 +62,28 @@ func root() *cobra.Command {
 	return c
 }
 
-// logger writes to standard error; level is debug, info, warn or error, or empty for warn.
-func logger(level string) (*slog.Logger, error) {
+// logger writes to standard error what is of a level that may change. Level is debug, info, warn or error, or empty for warn; a verbosity
+// above 0 is Kubernetes' and lets more through.
+func logger(level, format string, verbosity int) (*slog.Logger, *slog.LevelVar, error) {
 	if level == "" {
 		level = "warn"
 	}
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
+		return nil, nil, fmt.Errorf("--log-level: %w", err)
 	}
-	h := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})
+	if verbosity > 0 {
+		l = min(l, slog.Level(-verbosity))
+	}
+	changing := new(slog.LevelVar)
+	changing.Set(l)
+	options := &slog.HandlerOptions{Level: changing}
+	var h slog.Handler = slog.NewTextHandler(os.Stderr, options)
+	if format == cluster.LogJSON {
+		h = slog.NewJSONHandler(os.Stderr, options)
+	}
 	klog.SetSlogLogger(slog.New(demoted{h}))
-	return slog.New(h), nil
+	return slog.New(h), changing, nil
 }
 
 // demoted is for what libraries log about connections that their users ended: details at best.

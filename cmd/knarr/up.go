@@ -41,6 +41,9 @@ func (s *serving) bind(c *cobra.Command) {
 	bindFlags(f, append(requestFlags(&s.config.Requests), servingFlags(&s.config.Serving)...))
 	bindFlags(f, append(securityFlags(&s.config.Security), auditFlags(&s.config.Audit)...))
 	f.StringVar(&s.config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
+	f.StringVar(&s.config.LogFormat, "log-format", "", "text or json (default text)")
+	f.StringVar(&s.config.LogFormat, "logging-format", "", "the name that --log-format has in Kubernetes")
+	f.IntVarP(&s.config.Verbosity, "v", "v", 0, "log more, by Kubernetes' numbers: 1 is info, 3 shows each request, 4 is debug")
 }
 
 // load merges the configuration file with the flags, which win.
@@ -69,7 +72,8 @@ func (s *serving) merge(c *cobra.Command) error {
 		{"kubeconfig", &s.config.Kubeconfig, &flags.Kubeconfig}, {"service-cidr", &s.config.ServiceCIDR, &flags.ServiceCIDR},
 		{"token-auth-file", &s.config.TokenFile, &flags.TokenFile}, {"pod-cidr", &s.config.PodCIDR, &flags.PodCIDR},
 		{"node-cidr", &s.config.NodeCIDR, &flags.NodeCIDR}, {"node-name", &s.config.NodeName, &flags.NodeName},
-		{"log-level", &s.config.LogLevel, &flags.LogLevel},
+		{"log-level", &s.config.LogLevel, &flags.LogLevel}, {"log-format", &s.config.LogFormat, &flags.LogFormat},
+		{"logging-format", &s.config.LogFormat, &flags.LogFormat},
 		{"container-runtime-endpoint", &s.config.ContainerRuntimeEndpoint, &flags.ContainerRuntimeEndpoint},
 	} {
 		if changed(m.flag) {
@@ -82,6 +86,9 @@ func (s *serving) merge(c *cobra.Command) error {
 	overrideFlags(requestFlags(&s.config.Requests), requestFlags(&flags.Requests), changed)
 	overrideFlags(servingFlags(&s.config.Serving), servingFlags(&flags.Serving), changed)
 	overrideFlags(auditFlags(&s.config.Audit), auditFlags(&flags.Audit), changed)
+	if changed("v") {
+		s.config.Verbosity = flags.Verbosity
+	}
 	if changed("nodes") {
 		s.config.Nodes = flags.Nodes
 	}
@@ -105,10 +112,11 @@ func (s *serving) merge(c *cobra.Command) error {
 
 // run serves until ctx ends.
 func (s *serving) run(ctx context.Context, out io.Writer) error {
-	log, err := logger(s.config.LogLevel)
+	log, level, err := logger(s.config.LogLevel, s.config.LogFormat, s.config.Verbosity)
 	if err != nil {
 		return err
 	}
+	s.config.Level = level
 	begin := time.Now()
 	c, err := cluster.Start(ctx, s.config, log)
 	if err != nil {
