@@ -26,12 +26,17 @@ import (
 
 // withAudit records requests. It comes after authentication, so that the policy knows who asks, and before impersonation.
 func (s *Server) withAudit(next http.Handler) http.Handler {
-	if s.cfg.Audit == nil {
+	if s.cfg.Audit == nil && s.cfg.Tracer == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sc := scopeOf(r)
-		rec := s.beginAudit(r, sc.user)
+		r, span := s.step(r, "audit")
+		defer span.End()
+		var rec *audit.Record
+		if s.cfg.Audit != nil {
+			rec = s.beginAudit(r, sc.user)
+		}
 		if rec == nil {
 			next.ServeHTTP(w, r)
 			return

@@ -165,7 +165,9 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	if hub, err = r.stored(hub); err != nil {
 		return nil, err
 	}
+	ctx, span := r.storing(ctx, "Create etcd3", o)
 	e, rec, err := r.write(ctx, key, hub, store.Absent)
+	span.End()
 	if errors.Is(err, store.ErrConflict) {
 		return nil, exists
 	}

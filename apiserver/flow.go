@@ -46,6 +46,8 @@ func (s *Server) withFlowControl(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		r, span := s.step(r, "priorityandfairness")
+		defer span.End()
 		if s.flows == nil {
 			done, ok := s.inFlight.try(sc.user, sc.info.verb)
 			if !ok {

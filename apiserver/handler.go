@@ -49,7 +49,11 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, reg *regi
 		}
 		return
 	}
-	s.measure(w, r, reg, s.serveReachable)
+	serve := s.serveReachable
+	if s.cfg.Tracer != nil {
+		serve = s.serveTraced
+	}
+	s.measure(w, r, reg, serve)
 }
 
 // serveReachable answers a request for a path and method that the resource has.
@@ -100,7 +104,9 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 	if sc.record != nil {
 		recordAnswer(sc.record, reg, q.Subresource, a)
 	}
+	_, span := s.cfg.Tracer.Start(r.Context(), "SerializeObject")
 	s.writeAnswer(w, r, reg, form, a)
+	span.End()
 }
 
 // chooseForm finds the form of the answer. A request whose media types no handler takes gets no warning about its kind.

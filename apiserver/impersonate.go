@@ -35,6 +35,8 @@ const (
 // withImpersonation lets users act as others if they may.
 func (s *Server) withImpersonation(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r, span := s.step(r, "constrainedimpersonation")
+		defer span.End()
 		as, groups, err := impersonation(r.Header)
 		if err != nil {
 			writeError(w, r, err)

@@ -74,6 +74,8 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	if err := r.checkListOptions(o.Request, false); err != nil {
 		return nil, err
 	}
+	ctx, span := r.storing(ctx, "cacher.GetList", o)
+	defer span.End()
 	prefix := r.key(o.Namespace, "")
 	if o.Name == "" {
 		if name, ok := exactName(o.Fields); ok {

@@ -33,6 +33,7 @@ func (s *Server) pipeline() http.Handler {
 		s.withFlowControl,
 		s.withImpersonation,
 		s.withAudit,
+		s.withTracing,
 		s.withAuthentication,
 		s.withDeadline,
 		s.withShutdown,
@@ -210,6 +211,8 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 		a := sc.info.attributes()
 		a.User = sc.user
 		began := time.Now()
+		r, span := s.step(r, "authorization")
+		defer span.End()
 		reason, err := s.decide(r.Context(), a)
 		took := time.Since(began)
 		s.countAuthorization(err, took)

@@ -201,6 +201,8 @@ func (r *registry) get(ctx context.Context, o *operation) (*answer, error) {
 }
 
 func (r *registry) read(ctx context.Context, o *operation) (*watchcache.Entry, error) {
+	ctx, span := r.storing(ctx, "cacher.Get", o)
+	defer span.End()
 	var s *watchcache.Snapshot
 	var err error
 	switch o.ResourceVersion {

@@ -37,6 +37,7 @@ import (
 	apf "knarr.dev/apiserver/flowcontrol"
 	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/merge"
+	"knarr.dev/apiserver/tracing"
 	"knarr.dev/store"
 )
 
@@ -96,6 +97,8 @@ type Config struct {
 	Shutdown Shutdown
 	// LastingPaths are paths of Paths whose requests last as long as their users like.
 	LastingPaths []string
+	// Tracer tells a collector what requests do; nil tells nobody. The server does not close it.
+	Tracer *tracing.Tracer
 	// NoProfiling serves no profiles of the process.
 	NoProfiling bool
 	// BodyTimeout is how long the body of a request may take to arrive; a minute if 0.

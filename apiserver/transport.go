@@ -74,6 +74,13 @@ func (s *Server) decide(ctx context.Context, a *authz.Attributes) (string, error
 
 // Do implements call.Transport.
 func (t *transport) Do(ctx context.Context, q *call.Request) (*call.Result, error) {
+	if t.server.cfg.Tracer != nil {
+		return t.doTraced(ctx, q)
+	}
+	return t.measured(ctx, q)
+}
+
+func (t *transport) measured(ctx context.Context, q *call.Request) (*call.Result, error) {
 	s := t.server
 	done, err := s.admit(ctx, t.user, q)
 	if err != nil {

@@ -44,6 +44,8 @@ func (r *registry) put(ctx context.Context, o *operation) (*answer, error) {
 // update reads an object, lets change make its new state (in the served form) from the stored one, and writes that if nobody else
 // wrote meanwhile; else it starts again, unless the new state names the revision that it is meant for.
 func (r *registry) update(ctx context.Context, o *operation, change func(old *watchcache.Entry) (resource.Object, error)) (*answer, error) {
+	ctx, span := r.storing(ctx, "GuaranteedUpdate etcd3", o)
+	defer span.End()
 	cur, err := r.current(ctx, o.Namespace, o.Name)
 	for attempt := 0; attempt < updateAttempts; attempt++ {
 		if apierrors.IsNotFound(err) && r.hub.CreateOnUpdate && o.Verb == "update" && o.Subresource == "" {

@@ -19,6 +19,7 @@ import (
 	"knarr.dev/apiserver/authz"
 	"knarr.dev/apiserver/callout"
 	"knarr.dev/apiserver/encryption"
+	"knarr.dev/apiserver/tracing"
 )
 
 // lookEvery is how often files are looked at that are read again when they change.
@@ -167,6 +168,32 @@ func (c *Cluster) mode(mode string, r admission.Reader) (authz.Authorizer, error
 		Name: "default", Client: client, Version: version, AuthorizedTTL: orNumber(s.AuthorizationWebhookCacheAuthorizedTTL, 5*time.Minute),
 		UnauthorizedTTL: orNumber(s.AuthorizationWebhookCacheUnauthorizedTTL, 30*time.Second),
 	})
+}
+
+// tracer makes what the configuration asks for; nil is nothing. It ends after the API server.
+func (c *Cluster) tracer() (*tracing.Tracer, error) {
+	file := c.config.Serving.TracingConfigFile
+	if file == "" {
+		return nil, nil
+	}
+	var t *tracing.Tracer
+	err := c.follow("tracingConfigFile", file, false, func(data []byte) error {
+		config, err := tracing.ParseConfiguration(data)
+		if err != nil {
+			return err
+		}
+		identity, err := c.serverIdentity()
+		if err != nil {
+			return err
+		}
+		t, err = tracing.New(config, identity, c.log)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.parts.onStop("traces", t.Close)
+	return t, nil
 }
 
 // encryptStore puts encryption in front of the store.

@@ -81,6 +81,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	if config.Audit, err = c.auditor(); err != nil {
 		return config, err
 	}
+	if config.Tracer, err = c.tracer(); err != nil {
+		return config, err
+	}
 	if c.encrypted != nil {
 		config.Stale = c.encrypted.Stale
 	}

@@ -19,6 +19,8 @@ type ServingConfig struct {
 	ShutdownWatchTerminationGracePeriod time.Duration `yaml:"shutdownWatchTerminationGracePeriod"`
 	// Profiling serves profiles of the process at /debug/pprof. Default true.
 	Profiling *bool `yaml:"profiling"`
+	// TracingConfigFile is a TracingConfiguration (apiserver.config.k8s.io). Nothing is traced without one.
+	TracingConfigFile string `yaml:"tracingConfigFile"`
 }
 
 func (s *ServingConfig) validate(bad func(key, format string, args ...any)) {

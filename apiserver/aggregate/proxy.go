@@ -31,6 +31,7 @@ import (
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/tracing"
 )
 
 // maxDiscovery bounds what another server says about itself.
@@ -199,6 +200,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.Gr
 			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			p.SetXForwarded()
 			setUser(p.Out.Header, user)
+			tracing.Pass(p.Out.Context(), p.Out.Header)
 		},
 		Transport: r.transport, FlushInterval: -1, // watches are seen event by event
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {

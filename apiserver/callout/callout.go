@@ -20,6 +20,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"knarr.dev/apiserver/tracing"
 )
 
 // maxAnswer bounds what is read of an answer.
@@ -122,10 +124,13 @@ func (c *Client) once(ctx context.Context, body []byte, out any) error {
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, */*")
+	r, span := tracing.Call(r)
 	answer, err := c.http.Do(r)
 	if err != nil {
+		span.Answered(0, err)
 		return err
 	}
+	defer func() { span.Answered(answer.StatusCode, nil) }()
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {

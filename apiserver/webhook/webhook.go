@@ -38,6 +38,7 @@ import (
 	"knarr.dev/api/core"
 	"knarr.dev/api/discovery"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/tracing"
 )
 
 // Bounds of the client.
@@ -111,10 +112,13 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	if err := c.credentials.of(request.URL.Host).show(request); err != nil {
 		return nil, err
 	}
+	request, span := tracing.Call(request)
 	response, err := server.Do(request)
 	if err != nil {
+		span.Answered(0, err)
 		return nil, err
 	}
+	defer func() { span.Answered(response.StatusCode, nil) }()
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
 	if err != nil {

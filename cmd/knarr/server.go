@@ -64,5 +64,6 @@ func servingFlags(c *cluster.ServingConfig) []flag {
 		{"shutdown-send-retry-after", "while the last requests finish, keep listening and tell new ones to try again", &c.ShutdownSendRetryAfter},
 		{"shutdown-watch-termination-grace-period", "time over which watches are ended", &c.ShutdownWatchTerminationGracePeriod},
 		{"profiling", "serve profiles at /debug/pprof (default true)", &c.Profiling},
+		{"tracing-config-file", "`FILE` that says which requests are traced, and the collector of traces (apiserver.config.k8s.io TracingConfiguration)", &c.TracingConfigFile},
 	}
 }
