@@ -52,7 +52,7 @@ func newFigures(set *measure.Set) *figures {
 			"[STABLE] Admission webhook latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
 			"name", "operation", "rejected", "type"),
 		webhooks: set.Counters("apiserver_admission_webhook_request_total",
-			"[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or mutating) and operation. Additional labels specify whether the request was rejected or not and an HTTP status code. Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
+			"[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify whether the request was rejected or not and an HTTP status code. Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
 			"code", "name", "operation", "rejected", "type"),
 		rejections: set.Counters("apiserver_admission_webhook_rejection_count",
 			"[ALPHA] Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify an error type (calling_webhook_error or apiserver_internal_error if an error occurred; no_error otherwise) and optionally a non-zero rejection code if the webhook rejects the request with an HTTP status code (honored by the apiserver when the code is greater or equal to 400). Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
@@ -63,20 +63,21 @@ func newFigures(set *measure.Set) *figures {
 			"[ALPHA] Counts the number of requests to servers missing SAN extension in their serving certificate OR the number of connection failures due to the lack of x509 certificate SAN extension missing (either/or, based on the runtime environment)").With(),
 		sha1: set.Counters("apiserver_webhooks_x509_insecure_sha1_total",
 			"[ALPHA] Counts the number of requests to servers with insecure SHA1 signatures in their serving certificate OR the number of connection failures due to the insecure SHA1 signatures (either/or, based on the runtime environment)").With(),
-		validating: newCheckFigures(set, "validating", "Validation"),
-		mutating:   newCheckFigures(set, "mutating", "Mutation"),
+		validating: newCheckFigures(set, "apiserver_validating_admission_policy_check_",
+			"[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
+			"[BETA] Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.",
+			"enforcement_action", "error_type", "policy", "policy_binding"),
+		mutating: newCheckFigures(set, "apiserver_mutating_admission_policy_check_",
+			"[ALPHA] Mutation admission policy check total, labeled by policy and further identified by binding.",
+			"[ALPHA] Mutation admission latency for individual mutation expressions in seconds, labeled by policy and binding.",
+			"error_type", "policy", "policy_binding"),
 	}
 }
 
-func newCheckFigures(set *measure.Set, kind, noun string) checkFigures {
-	labels := []string{"enforcement_action", "error_type", "policy", "policy_binding"}
-	name := "apiserver_" + kind + "_admission_policy_check_"
+func newCheckFigures(set *measure.Set, name, total, took string, labels ...string) checkFigures {
 	return checkFigures{
-		total: set.Counters(name+"total",
-			"[BETA] "+noun+" admission policy check total, labeled by policy and further identified by binding and enforcement action taken.", labels...),
-		took: set.Histograms(measure.Seconds(0.0000005, 0.001, 0.01, 0.1, 1), name+"duration_seconds",
-			"[BETA] "+noun+" admission latency for individual "+strings.ToLower(noun)+" expressions in seconds, labeled by policy and further including binding and enforcement action taken.",
-			labels...),
+		total: set.Counters(name+"total", total, labels...),
+		took:  set.Histograms(measure.Seconds(0.0000005, 0.001, 0.01, 0.1, 1), name+"duration_seconds", took, labels...),
 	}
 }
 
@@ -127,7 +128,7 @@ func (f *figures) connection(err error) {
 	}
 }
 
-// Error types of checks.
+// Error types of checks. One that says no is invalid, as observed.
 const (
 	checkPassed  = "no_error"
 	checkBroken  = "compile_error"
@@ -135,10 +136,10 @@ const (
 	checkCostly  = "out_of_budget"
 )
 
-// check counts that a policy came to an end with a request: allow, deny, audit or warn.
-func (f *checkFigures) check(policy, binding, action, problem string, began time.Time) {
-	f.total.With(action, problem, policy, binding).Inc()
-	f.took.With(action, problem, policy, binding).Took(time.Since(began))
+// check counts an evaluation by the values of the labels.
+func (f *checkFigures) check(began time.Time, labels ...string) {
+	f.total.With(labels...).Inc()
+	f.took.With(labels...).Took(time.Since(began))
 }
 
 // Modes of pod security.

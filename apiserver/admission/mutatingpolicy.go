@@ -153,19 +153,19 @@ func (d *dynamic) mutateByBinding(ctx context.Context, r *Request, p *mutatingPo
 		}
 	}
 	var wrong *wrongOutcome
-	count := func(action, problem string) { d.figures.mutating.check(p.name, b.name, action, problem, began) }
+	count := func(problem string) { d.figures.mutating.check(began, problem, p.name, b.name) }
 	switch {
 	case err == nil:
-		count("allow", checkPassed)
+		count(checkPassed)
 		return nil
 	case errors.As(err, &wrong):
-		count("deny", problem)
+		count(problem)
 		return apierrors.NewInternalError(wrong.cause)
 	case p.ignores:
-		count("allow", problem)
+		count(problem)
 		return nil
 	}
-	count("deny", problem)
+	count(problem)
 	return refusedByMutation(r, fmt.Sprintf("policy '%s' with binding '%s' denied request: %v", p.name, b.name, err), reason)
 }
 

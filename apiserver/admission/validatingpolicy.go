@@ -227,7 +227,7 @@ func (j *judgement) evaluate(ctx context.Context, p *validatingPolicy, b *bindin
 			if c.spec.Reason != nil {
 				reason = *c.spec.Reason
 			}
-			j.act(p, b, i, c.text(ctx, names, &budget), reason, checkPassed)
+			j.act(p, b, i, c.text(ctx, names, &budget), reason, checkInvalid)
 		}
 	}
 	j.annotate(ctx, p, b, names, &budget)
@@ -269,7 +269,7 @@ func (j *judgement) count(p *validatingPolicy, b *binding, action, problem strin
 	if began.IsZero() { // nothing was evaluated
 		began = time.Now()
 	}
-	j.d.figures.validating.check(p.name, binding, action, problem, began)
+	j.d.figures.validating.check(began, action, problem, p.name, binding)
 }
 
 // act does what a binding wants done about a violation.
