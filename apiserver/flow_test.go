@@ -70,9 +70,11 @@ func flow(t *testing.T, s *apiserver.Server, user string, response flowcontrolv1
 			t.Fatal(err)
 		}
 	}
-	until(t, func() bool {
-		return strings.Contains(askAs(s, "admin", http.MethodGet, "/debug/api_priority_and_fairness/dump_priority_levels", nil).Body.String(), "\n"+user+",")
-	})
+	for _, dump := range []string{"dump_priority_levels", "dump_flow_schemas"} {
+		until(t, func() bool {
+			return strings.Contains(askAs(s, "admin", http.MethodGet, "/debug/api_priority_and_fairness/"+dump, nil).Body.String(), "\n"+user+",")
+		})
+	}
 }
 
 func until(t *testing.T, what func() bool) {
