@@ -92,6 +92,7 @@ func (w *world) testStreams(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a terminal without input over WebSocket of the fourth version", func(t *testing.T) { terminal(t, w.ctx, config, base) })
 	roundTripper, upgrader, err := spdy.RoundTripperFor(config)
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +112,21 @@ func (w *world) testStreams(t *testing.T) {
 	}
 	w.remove(p, 1)
 	w.until("gone", p, isGone)
+}
+
+// terminal looks whether the output of a short command comes each time.
+func terminal(t *testing.T, ctx context.Context, config *rest.Config, base string) {
+	command := url.Values{"command": {"echo", "shown"}, "output": {"1"}, "tty": {"1"}}
+	for range 5 {
+		e, err := remotecommand.NewWebSocketExecutorForProtocols(config, "GET", base+"/exec/default/stream/box?"+command.Encode(), "v4.channel.k8s.io")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Tty: true}); err != nil || out.String() != "shown\r\n" {
+			t.Errorf("got %q, %v", out.String(), err)
+		}
+	}
 }
 
 // forward asks the web server in the pod through a forwarded port, twice.

@@ -6,8 +6,6 @@ package server
 import (
 	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,13 +16,8 @@ import (
 	"strings"
 
 	gorilla "github.com/gorilla/websocket"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	portforwardconst "k8s.io/apimachinery/pkg/util/portforward"
-	protocol "k8s.io/apimachinery/pkg/util/remotecommand"
 	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/tools/remotecommand"
-	clientspdy "k8s.io/client-go/transport/spdy"
-	"k8s.io/client-go/util/exec"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
@@ -79,7 +72,7 @@ func (s *Server) command(verb string) http.HandlerFunc {
 			}
 			address = answer.Url
 		}
-		if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+		if wsstream.IsWebSocketRequest(r) {
 			s.translate(w, r, address, o)
 			return
 		}
@@ -233,95 +226,6 @@ type bufferedConn struct {
 
 // Read implements net.Conn.
 func (c *bufferedConn) Read(b []byte) (int, error) { return c.reader.Read(b) }
-
-// translate serves a command over WebSocket to clients, with SPDY to the runtime.
-func (s *Server) translate(w http.ResponseWriter, r *http.Request, address string, o streamOptions) {
-	channel := func(on bool, kind wsstream.ChannelType) wsstream.ChannelType {
-		if on {
-			return kind
-		}
-		return wsstream.IgnoreChannel
-	}
-	channels := []wsstream.ChannelType{
-		protocol.StreamStdIn: channel(o.stdin, wsstream.ReadChannel), protocol.StreamStdOut: channel(o.stdout, wsstream.WriteChannel),
-		protocol.StreamStdErr: channel(o.stderr, wsstream.WriteChannel), protocol.StreamErr: wsstream.WriteChannel,
-		protocol.StreamResize: wsstream.ReadChannel,
-	}
-	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
-		protocol.StreamProtocolV5Name: {Binary: true, Channels: channels},
-		protocol.StreamProtocolV4Name: {Binary: true, Channels: channels},
-	})
-	_, streams, err := conn.Open(w, r)
-	if err != nil {
-		s.config.Log.Debug("cannot open WebSocket", "error", err)
-		return
-	}
-	defer conn.Close()
-	s.streams.Add(1)
-	defer s.streams.Done()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	target, err := url.Parse(address)
-	if err != nil {
-		writeStatus(streams[protocol.StreamErr], err)
-		return
-	}
-	d := &dialer{dial: s.config.Dial}
-	executor, err := remotecommand.NewSPDYExecutorForTransports(d, clientspdy.NewUpgraderForStreaming(d), http.MethodPost, target)
-	if err != nil {
-		writeStatus(streams[protocol.StreamErr], err)
-		return
-	}
-	options := remotecommand.StreamOptions{Tty: o.tty}
-	if o.stdin {
-		options.Stdin = streams[protocol.StreamStdIn]
-	}
-	if o.stdout {
-		options.Stdout = streams[protocol.StreamStdOut]
-	}
-	if o.stderr {
-		options.Stderr = streams[protocol.StreamStdErr]
-	}
-	if o.tty {
-		options.TerminalSizeQueue = &sizes{decoder: json.NewDecoder(streams[protocol.StreamResize])}
-	}
-	writeStatus(streams[protocol.StreamErr], executor.StreamWithContext(ctx, options))
-}
-
-// sizes reads the sizes of the client's terminal.
-type sizes struct{ decoder *json.Decoder }
-
-// Next implements remotecommand.TerminalSizeQueue.
-func (s *sizes) Next() *remotecommand.TerminalSize {
-	var size remotecommand.TerminalSize
-	if s.decoder.Decode(&size) != nil {
-		return nil
-	}
-	return &size
-}
-
-// writeStatus tells how a command ended.
-func writeStatus(w io.Writer, err error) {
-	status := metav1.Status{Status: metav1.StatusSuccess}
-	var code exec.CodeExitError
-	switch {
-	case errors.As(err, &code):
-		status = metav1.Status{
-			Status: metav1.StatusFailure, Reason: protocol.NonZeroExitCodeReason,
-			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: protocol.ExitCodeCauseType, Message: strconv.Itoa(code.Code)}}},
-			Message: fmt.Sprintf("command terminated with non-zero exit code: %v", err),
-		}
-	case err != nil:
-		status = metav1.Status{
-			Status: metav1.StatusFailure, Reason: metav1.StatusReasonInternalError, Code: http.StatusInternalServerError, Message: err.Error(),
-			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Message: err.Error()}}},
-		}
-	}
-	raw, err := json.Marshal(status)
-	if err == nil {
-		_, _ = w.Write(raw) // a client that went away needs no status
-	}
-}
 
 // tunnel passes the SPDY connection inside of a WebSocket on to the runtime.
 func (s *Server) tunnel(w http.ResponseWriter, r *http.Request, address string) {

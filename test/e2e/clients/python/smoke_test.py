@@ -233,6 +233,9 @@ class Smoke(unittest.TestCase):
         on_terminal = dict(where, stdin=True, tty=True, command=["/bin/sh", "-c", "test -t 0 && echo terminal"])
         terminal = stream(self.core.connect_get_namespaced_pod_exec, **on_terminal)
         self.assertEqual("terminal", terminal.strip())
+        for _ in range(5):  # without input, too, and not now and then
+            terminal = stream(self.core.connect_get_namespaced_pod_exec, **dict(on_terminal, stdin=False, command=["echo", "shown"]))
+            self.assertEqual("shown", terminal.strip())
         with self.assertRaises(ApiException) as raised:
             stream(self.core.connect_get_namespaced_pod_exec, command=["true"], **dict(where, name="none"))
         self.assertIn("404", str(raised.exception.reason))
