@@ -19,7 +19,7 @@ const frameTimeout = 30 * time.Second
 
 // serveWatch sends the events of a watch, many in one write if there are many.
 func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watchStream, form accepted) {
-	control := http.NewResponseController(w)
+	out := newSender(w, frameTimeout)
 	media := codec.JSON
 	switch {
 	case form.media == codec.Proto && form.as != "Table":
@@ -27,7 +27,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 	}
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	if control.Flush() != nil {
+	if !out.flush() {
 		return
 	}
 	sc := scopeOf(r)
@@ -50,13 +50,13 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 			}
 			sizes.Observe(int64(len(buf) - before))
 			if len(buf) > 64<<10 {
-				if !send(w, control, buf) {
+				if !out.send(buf) {
 					return
 				}
 				buf = buf[:0]
 			}
 		}
-		if !send(w, control, buf) {
+		if len(buf) > 0 && !out.send(buf) {
 			return
 		}
 		sc.begun()
@@ -71,15 +71,35 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, stream *watc
 	}
 }
 
-func send(w http.ResponseWriter, control *http.ResponseController, b []byte) bool {
-	if len(b) == 0 {
-		return true
+// sender writes to a watcher. A timer that runs while it writes cuts off a watcher that does not read: a deadline alone would end the
+// stream also when nothing is written.
+type sender struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	within  time.Duration
+	timer   *time.Timer
+}
+
+func newSender(w http.ResponseWriter, within time.Duration) *sender {
+	s := &sender{w: w, control: http.NewResponseController(w), within: within}
+	s.timer = time.AfterFunc(within, func() { _ = s.control.SetWriteDeadline(time.Unix(1, 0)) }) // some writers of tests have no deadlines
+	s.timer.Stop()
+	return s
+}
+
+// flush sends what was written, and tells whether the watcher is still there.
+func (s *sender) flush() bool { return s.send(nil) }
+
+// send sends b, and tells whether the watcher is still there.
+func (s *sender) send(b []byte) bool {
+	s.timer.Reset(s.within)
+	defer s.timer.Stop()
+	if len(b) > 0 {
+		if _, err := s.w.Write(b); err != nil {
+			return false
+		}
 	}
-	_ = control.SetWriteDeadline(time.Now().Add(frameTimeout)) // some writers of tests have no deadlines
-	if _, err := w.Write(b); err != nil {
-		return false
-	}
-	return control.Flush() == nil
+	return s.control.Flush() == nil
 }
 
 // framer encodes the events of one watch.
