@@ -53,6 +53,9 @@ type AgentConfig struct {
 	KubeletPort int `yaml:"kubeletPort"`
 	// KeepPods leaves containers running when the process stops; the next start adopts them.
 	KeepPods bool `yaml:"keepPods"`
+	// EvictionHard is what must be left of memory and disk: a node with less reports pressure and gets no new pods. Default
+	// memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%.
+	EvictionHard string `yaml:"evictionHard"`
 	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
 	LogLevel string `yaml:"logLevel"`
 }
@@ -307,7 +310,7 @@ func (a *Agent) startNode(ctx context.Context) error {
 		Serving: &tls.Config{
 			MinVersion: tls.VersionTLS12, GetCertificate: serving.TLS, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: callers,
 		},
-		Port: a.config.KubeletPort, KeepPods: a.config.KeepPods, Version: KubernetesVersion,
+		Port: a.config.KubeletPort, KeepPods: a.config.KeepPods, EvictionHard: a.config.EvictionHard, Version: KubernetesVersion,
 	}
 	agent, err := node.New(config, a.api, a.log.With("node", a.joined.Node))
 	if err != nil {

@@ -57,7 +57,8 @@ func (c *Cluster) startNode(i int) (*node.Agent, error) {
 		Name: name, DataDir: filepath.Join(c.config.DataDir, "nodes", name), NodeIP: address.String(),
 		PodCIDR: podRange(c.network.Pods, i), Bridge: fmt.Sprintf("kp%s-%d", c.network.ID, i),
 		ContainerdSocket: c.config.ContainerRuntimeEndpoint, ClusterDNS: c.config.ClusterDNS, ClusterDomain: c.config.ClusterDomain,
-		Serving: serving, Port: c.config.KubeletPort, KeepPods: c.config.KeepPods, Version: KubernetesVersion,
+		Serving: serving, Port: c.config.KubeletPort, KeepPods: c.config.KeepPods,
+		EvictionHard: c.config.EvictionHard, Version: KubernetesVersion,
 	}
 	if len(c.network.Namespaced) > 0 {
 		config.NetNS = c.network.Path(c.network.Namespaced[i])

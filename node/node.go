@@ -75,6 +75,9 @@ type Config struct {
 	Listener net.Listener
 	// KeepPods leaves containers running when the agent stops.
 	KeepPods bool
+	// EvictionHard is what must be left of memory and disk; below it the node reports pressure and gets no new pods. DefaultEvictionHard
+	// unless set.
+	EvictionHard string
 	// MaxPods is 110 unless set.
 	MaxPods int
 	// Labels are added to the node.
@@ -85,12 +88,13 @@ type Config struct {
 
 // Agent runs the pods of one node.
 type Agent struct {
-	config  Config
-	client  *client.Client
-	log     *slog.Logger
-	now     func() time.Time
-	reports reports
-	source  volume.Source
+	config     Config
+	client     *client.Client
+	thresholds map[string]threshold
+	log        *slog.Logger
+	now        func() time.Time
+	reports    reports
+	source     volume.Source
 
 	// Set by Run, before workers start.
 	cri                   *cri.Client
@@ -125,6 +129,13 @@ func New(config Config, c *client.Client, log *slog.Logger) (*Agent, error) {
 	if _, err := netip.ParseAddr(config.NodeIP); err != nil {
 		problems = append(problems, fmt.Errorf("node IP: %w", err))
 	}
+	if config.EvictionHard == "" {
+		config.EvictionHard = DefaultEvictionHard
+	}
+	thresholds, err := parseThresholds(config.EvictionHard)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("eviction-hard: %w", err))
+	}
 	if config.ContainerdSocket == "" && !config.PodCIDR.IsValid() {
 		problems = append(problems, errors.New("pod CIDR: must be given"))
 	}
@@ -154,7 +165,7 @@ func New(config Config, c *client.Client, log *slog.Logger) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, client: c, log: log, now: time.Now, workers: map[string]*worker{}, ready: make(chan struct{}),
-		socket: config.ContainerdSocket, recorder: newRecorder(c, log),
+		socket: config.ContainerdSocket, recorder: newRecorder(c, log), thresholds: thresholds,
 	}
 	a.reports = &apiReports{client: c, recorder: a.recorder}
 	a.source = newSource(c, a.now)

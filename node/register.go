@@ -41,12 +41,6 @@ const (
 	leaseDuration = 40
 )
 
-// Room that must be left: below it a node reports pressure.
-const (
-	reservedMemory = 100 << 20
-	reservedDisk   = 0.05 // of the file system
-)
-
 // maxImages is how many images the status of a node names.
 const maxImages = 50
 
@@ -67,8 +61,9 @@ func (a *Agent) resourcesOfMachine() (capacity, allocatable corev1.ResourceList,
 		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.Blocks)*disk.Bsize, resource.BinarySI),
 	}
 	allocatable = capacity.DeepCopy()
-	allocatable[corev1.ResourceMemory] = *resource.NewQuantity(memory-reservedMemory, resource.BinarySI)
-	allocatable[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(int64(float64(disk.Blocks)*float64(disk.Bsize)*(1-reservedDisk)), resource.BinarySI)
+	allocatable[corev1.ResourceMemory] = *resource.NewQuantity(memory-int64(a.thresholds[signalMemory].of(uint64(memory))), resource.BinarySI)
+	size := int64(disk.Blocks) * disk.Bsize
+	allocatable[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(size-int64(a.thresholds[signalDisk].of(uint64(size))), resource.BinarySI)
 	return capacity, allocatable, nil
 }
 
@@ -239,13 +234,9 @@ func (a *Agent) status(ctx context.Context, node *corev1.Node) *corev1.NodeStatu
 	status.NodeInfo = a.nodeInfo()
 	status.Images = a.images(ctx)
 	now := metav1.NewTime(a.now().Truncate(time.Second))
-	available, err := meminfo("MemAvailable")
-	pressure := err == nil && available < reservedMemory
-	setNodeCondition(status, now, corev1.NodeMemoryPressure, pressure,
+	setNodeCondition(status, now, corev1.NodeMemoryPressure, a.memoryPressure(),
 		"KubeletHasSufficientMemory", "kubelet has sufficient memory available", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
-	var disk unix.Statfs_t
-	pressure = unix.Statfs(a.config.DataDir, &disk) == nil && float64(disk.Bavail) < float64(disk.Blocks)*reservedDisk
-	setNodeCondition(status, now, corev1.NodeDiskPressure, pressure,
+	setNodeCondition(status, now, corev1.NodeDiskPressure, a.diskPressure(),
 		"KubeletHasNoDiskPressure", "kubelet has no disk pressure", "KubeletHasDiskPressure", "kubelet has disk pressure")
 	setNodeCondition(status, now, corev1.NodePIDPressure, false, "KubeletHasSufficientPID", "kubelet has sufficient PID available", "", "")
 	problem := ""

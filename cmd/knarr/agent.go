@@ -50,6 +50,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&config.NodeIP, "node-ip", "", "IPv4 `ADDRESS` of the node (default the one used towards the server)")
 	f.StringVar(&config.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "`SOCKET` of a running containerd (default: start one)")
 	f.BoolVar(&config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
+	f.StringVar(&config.EvictionHard, "eviction-hard", "", "`THRESHOLDS` of a node: with less left it gets no new pods (default memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%)")
 	f.StringVar(&config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 	return c
 }
@@ -70,7 +71,7 @@ func loadAgent(c *cobra.Command, file string, config *cluster.AgentConfig) error
 	}{
 		{"server", &config.Server, &flags.Server}, {"token", &config.Token, &flags.Token}, {"ca-hash", &config.CAHash, &flags.CAHash},
 		{"data-dir", &config.DataDir, &flags.DataDir}, {"node-name", &config.NodeName, &flags.NodeName},
-		{"node-ip", &config.NodeIP, &flags.NodeIP}, {"log-level", &config.LogLevel, &flags.LogLevel},
+		{"node-ip", &config.NodeIP, &flags.NodeIP}, {"eviction-hard", &config.EvictionHard, &flags.EvictionHard}, {"log-level", &config.LogLevel, &flags.LogLevel},
 		{"container-runtime-endpoint", &config.ContainerRuntimeEndpoint, &flags.ContainerRuntimeEndpoint},
 	} {
 		if c.Flags().Changed(m.flag) {

@@ -66,7 +66,7 @@ func newAgent(t *testing.T, namespace string, args ...string) *server {
 		t.Fatal(err)
 	}
 	a := &server{dir: dir, program: "nsenter"}
-	a.args = append([]string{"--net=/run/netns/" + namespace, filepath.Join(bin, "knarr"), "agent", "--data-dir", dir, "--log-level", "info"}, args...)
+	a.args = append([]string{"--net=/run/netns/" + namespace, filepath.Join(bin, "knarr"), "agent", "--data-dir", dir, "--log-level", "info", roomLeft}, args...)
 	if a.log, err = os.Create(filepath.Join(dir, "e2e.log")); err != nil {
 		t.Fatal(err)
 	}

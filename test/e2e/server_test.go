@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// roomLeft lets tests run on a machine whose disk is nearly full.
+const roomLeft = "--eviction-hard=memory.available<100Mi,nodefs.available<500Mi"
+
 // server is one knarr process.
 type server struct {
 	dir, listen, program string
@@ -68,6 +71,9 @@ func startServer(t *testing.T, subcommand string, args ...string) *server {
 	}
 	s := &server{dir: dir, listen: freeAddress(t), program: filepath.Join(bin, "knarr")}
 	s.args = append([]string{subcommand, "--data-dir", dir, "--listen", s.listen, "--log-level", "info"}, args...)
+	if subcommand == "up" {
+		s.args = append(s.args, roomLeft)
+	}
 	if s.log, err = os.Create(filepath.Join(dir, "e2e.log")); err != nil {
 		t.Fatal(err)
 	}
