@@ -46,7 +46,7 @@ func askAs(s *apiserver.Server, user, method, path string, body io.Reader) *http
 // flow makes a priority level that has one seat, and sends the requests of a user there.
 func flow(t *testing.T, s *apiserver.Server, user string, response flowcontrolv1.LimitResponse) {
 	t.Helper()
-	tr, none, shares := local(s), int32(0), int32(1)
+	tr, none, shares, uid := local(s), int32(0), int32(1), ""
 	for kind, o := range map[*resource.Kind]resource.Object{
 		flowcontrol.PriorityLevelConfigurations.Kind: &flowcontrolv1.PriorityLevelConfiguration{
 			ObjectMeta: metav1.ObjectMeta{Name: user},
@@ -66,15 +66,17 @@ func flow(t *testing.T, s *apiserver.Server, user string, response flowcontrolv1
 			},
 		},
 	} {
-		if _, err := tr.Do(t.Context(), &call.Request{Verb: "create", Kind: kind, Object: o}); err != nil {
+		made, err := tr.Do(t.Context(), &call.Request{Verb: "create", Kind: kind, Object: o})
+		if err != nil {
 			t.Fatal(err)
 		}
+		if kind == flowcontrol.FlowSchemas.Kind {
+			uid = string(made.Object.GetUID())
+		}
 	}
-	for _, dump := range []string{"dump_priority_levels", "dump_flow_schemas"} {
-		until(t, func() bool {
-			return strings.Contains(askAs(s, "admin", http.MethodGet, "/debug/api_priority_and_fairness/"+dump, nil).Body.String(), "\n"+user+",")
-		})
-	}
+	until(t, func() bool {
+		return askAs(s, user, http.MethodGet, "/api/v1/namespaces/default", nil).Header().Get("X-Kubernetes-PF-FlowSchema-UID") == uid
+	})
 }
 
 func until(t *testing.T, what func() bool) {
@@ -108,7 +110,7 @@ func occupy(t *testing.T, s *apiserver.Server, user string) (end func() int) {
 
 func TestSaturatedLevel(t *testing.T) {
 	s := startWith(t, func(c *apiserver.Config) {
-		c.Authenticators, c.MaxInFlight, c.MaxMutatingInFlight = []authn.Authenticator{named{}}, 2, 1
+		c.Authenticators, c.MaxInFlight, c.MaxMutatingInFlight = []authn.Authenticator{named{}}, 20, 10
 	})
 	flow(t, s, "greedy", flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeReject})
 	first := askAs(s, "greedy", http.MethodGet, "/api/v1/namespaces/default", nil)
