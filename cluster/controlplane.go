@@ -129,13 +129,11 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	config.FrontProxyTLS = c.pki.FrontProxyTLS()
 	config.RemotesChanged = func(remotes []discovery.Remote) {
 		resources.SetRemotes(remotes)
-		addresses := map[string]string{}
-		for _, r := range remotes {
-			if r.OpenAPI != "" {
-				addresses["apis/"+r.Group+"/"+r.Version] = r.OpenAPI
-			}
+		described := make([]openapi.Remote, len(remotes))
+		for i, r := range remotes {
+			described[i] = openapi.Remote{Name: "apis/" + r.Group + "/" + r.Version, Address: r.OpenAPI, V2: r.OpenAPI2}
 		}
-		schemas.SetRemotes(addresses)
+		schemas.SetRemotes(described)
 	}
 	config.KindsChanged = func(kinds []*resource.Kind) {
 		resources.Set(kinds)

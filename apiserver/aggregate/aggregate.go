@@ -10,6 +10,7 @@
 package aggregate
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +83,7 @@ type remote struct {
 	available atomic.Bool
 	resources atomic.Pointer[metav1.APIResourceList] // as it said last
 	openapi   atomic.Pointer[string]                 // where its document is
+	schemas   atomic.Pointer[schemas]                // its document of v2
 }
 
 // New returns a handler that knows no servers yet.
@@ -196,16 +199,22 @@ func (h *Handler) closeAll() {
 func (h *Handler) Remotes() []documents.Remote {
 	var out []documents.Remote
 	for gv, r := range *h.remotes.Load() {
-		address := ""
+		address, v2 := "", []byte(nil)
 		if at := r.openapi.Load(); at != nil {
 			address = *at
 		}
+		if s := r.schemas.Load(); s != nil {
+			v2 = s.compressed
+		}
 		out = append(out, documents.Remote{
-			OpenAPI: address,
-			Group:   gv.Group, Version: gv.Version, GroupPriority: r.service.Spec.GroupPriorityMinimum,
+			OpenAPI: address, OpenAPI2: v2,
+			Group: gv.Group, Version: gv.Version, GroupPriority: r.service.Spec.GroupPriorityMinimum,
 			VersionPriority: r.service.Spec.VersionPriority, Available: r.available.Load(), Resources: r.resources.Load(),
 		})
 	}
+	slices.SortFunc(out, func(a, b documents.Remote) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Version, b.Version))
+	})
 	return out
 }
 
@@ -234,7 +243,7 @@ func (h *Handler) reconcile(ctx context.Context, services call.View, name string
 		r = h.connect(a)
 		h.set(gv, r)
 	}
-	was := r.available.Load()
+	was, described := r.available.Load(), r.description()
 	problem := h.check(ctx, r)
 	if ctx.Err() != nil {
 		return 0
@@ -243,7 +252,7 @@ func (h *Handler) reconcile(ctx context.Context, services call.View, name string
 	if err := h.report(ctx, a, problem); err != nil {
 		h.cfg.Log.Warn("availability of an API service not written", "name", name, "err", err)
 	}
-	if (fresh || was != r.available.Load()) && h.cfg.Changed != nil {
+	if (fresh || was != r.available.Load() || described != r.description()) && h.cfg.Changed != nil {
 		h.cfg.Changed()
 	}
 	if problem != nil {

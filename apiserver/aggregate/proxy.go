@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -144,18 +145,25 @@ func (h *Handler) check(ctx context.Context, r *remote) error {
 		r.resources.Store(&list)
 	}
 	r.findOpenAPI(ctx, strings.TrimPrefix(path, "/"))
+	r.readSchemas(ctx)
 	return nil
 }
 
-// ask reads a document of the server, as this server itself.
-func (r *remote) ask(ctx context.Context, path string) ([]byte, error) {
+// get asks the server for a document, as this server itself. The body, which may be compressed, is the caller's to close.
+func (r *remote) get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.host+path, nil)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(request.Header, header)
 	request.Header.Set("Accept", "application/json")
 	setUser(request.Header, &call.Identity{Name: "system:kube-aggregator", Groups: []string{"system:masters"}})
-	response, err := r.transport.RoundTrip(request)
+	return r.transport.RoundTrip(request)
+}
+
+// ask reads a document of the server.
+func (r *remote) ask(ctx context.Context, path string) ([]byte, error) {
+	response, err := r.get(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,8 @@ type Remote struct {
 	Resources *metav1.APIResourceList
 	// OpenAPI is where the server has the document of the version, empty if it has none.
 	OpenAPI string
+	// OpenAPI2 is the server's document of v2 in JSON, compressed with gzip; nil if it has none.
+	OpenAPI2 []byte
 }
 
 // aggregate is the version in the aggregated form, made of the plain one.

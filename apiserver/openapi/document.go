@@ -106,6 +106,7 @@ type outline struct {
 	paths       []path
 	about       []gvks.GroupVersion
 	definitions []string // names
+	foreign     foreign
 }
 
 // outline3 is that of one document of v3.
@@ -191,6 +192,7 @@ func (o outline) json2(b []byte) []byte {
 	for _, p := range o.paths {
 		w.path(p, shared)
 	}
+	w.members(o.foreign.paths)
 	w.close('}')
 	w.key("definitions")
 	w.open('{')
@@ -198,10 +200,14 @@ func (o outline) json2(b []byte) []byte {
 		w.key(name)
 		w.schema(o.models.get(name).schema, o.models.kindsOf(name, o.about))
 	}
+	w.members(o.foreign.definitions)
 	w.close('}')
 	w.key("parameters")
 	w.open('{')
 	for _, name := range slices.Sorted(maps.Keys(shared.byName)) {
+		if o.foreign.parameters[name] != nil {
+			continue // the same: names have the hash of the content
+		}
 		w.key(name)
 		if p := shared.byName[name]; p.in == "body" {
 			w.bodyParameter2(p)
@@ -209,6 +215,7 @@ func (o outline) json2(b []byte) []byte {
 			w.plainParameter2(p)
 		}
 	}
+	w.members(o.foreign.parameters)
 	w.close('}')
 	w.raw(`"securityDefinitions":{"BearerToken":{"description":"Bearer Token authentication","type":"apiKey","name":"authorization","in":"header"}}`)
 	w.raw(`"security":[{"BearerToken":[]}]`)

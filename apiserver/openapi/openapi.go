@@ -33,12 +33,9 @@ import (
 // Handler serves /openapi/v2, /openapi/v3 and the documents below the latter.
 type Handler struct {
 	current atomic.Pointer[documents]
-	remotes atomic.Pointer[map[string]string]
-}
 
-// SetRemotes says which documents of v3 other servers have, by name, with their addresses. The index lists them too; requests for them
-// go elsewhere.
-func (h *Handler) SetRemotes(remotes map[string]string) { h.remotes.Store(&remotes) }
+	mu sync.Mutex // of those who replace current
+}
 
 // New returns the handler of kinds.
 func New(kinds []*resource.Kind) *Handler {
@@ -48,10 +45,27 @@ func New(kinds []*resource.Kind) *Handler {
 }
 
 // Set replaces the kinds, for servers whose kinds change while they run. Documents of groups that stay as they are stay
-// too. It must not be called by two at once.
+// too.
 func (h *Handler) Set(kinds []*resource.Kind) {
-	d := &documents{kinds: kinds, made: map[form]*document{}, etags: map[string]string{}}
-	if old := h.current.Load(); old != nil {
+	h.replace(func(d *documents) { d.kinds = kinds })
+}
+
+// SetRemotes says what other servers have. The index of v3 lists their documents too, requests for which go elsewhere; the document of v2
+// has all of theirs.
+func (h *Handler) SetRemotes(remotes []Remote) {
+	h.replace(func(d *documents) { d.remotes = remotes })
+}
+
+func (h *Handler) replace(change func(*documents)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := &documents{made: map[form]*document{}, etags: map[string]string{}}
+	old := h.current.Load()
+	if old != nil {
+		d.kinds, d.remotes = old.kinds, old.remotes
+	}
+	change(d)
+	if old != nil {
 		d.keep(old)
 	}
 	h.current.Store(d)
@@ -60,9 +74,10 @@ func (h *Handler) Set(kinds []*resource.Kind) {
 // Paths are the prefixes to serve the handler at, in the form of http.ServeMux.
 func Paths() []string { return []string{"/openapi/v2", "/openapi/v3", "/openapi/v3/"} }
 
-// documents are what was asked for of one list of kinds.
+// documents are what was asked for of one list of kinds and others' versions.
 type documents struct {
-	kinds []*resource.Kind
+	kinds   []*resource.Kind
+	remotes []Remote
 
 	mu    sync.Mutex
 	made  map[form]*document
@@ -100,7 +115,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/openapi/v2":
 		d.serve2(w, r)
 	case "/openapi/v3":
-		d.serveIndex(w, h.remotes.Load())
+		d.serveIndex(w)
 	default:
 		d.serve3(w, r, strings.TrimPrefix(path, "/openapi/v3/"))
 	}
@@ -111,7 +126,11 @@ func (d *documents) keep(old *documents) {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	before, now := parts(old.kinds), parts(d.kinds)
+	whole := slices.Equal(old.kinds, d.kinds) && slices.EqualFunc(foreignDocuments(old.remotes), foreignDocuments(d.remotes), bytes.Equal)
 	same := func(name string) bool {
+		if name == "" {
+			return whole
+		}
 		a, is := before[name]
 		b, will := now[name]
 		return is && will && slices.Equal(a.kinds, b.kinds)
@@ -129,18 +148,21 @@ func (d *documents) keep(old *documents) {
 }
 
 // serveIndex lists the documents of v3, with addresses that change with their content.
-func (d *documents) serveIndex(w http.ResponseWriter, remotes *map[string]string) {
+func (d *documents) serveIndex(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as Kubernetes says
 	b := d.list()
-	if remotes == nil || len(*remotes) == 0 {
+	if len(d.remotes) == 0 {
 		_, _ = w.Write(b)
 		return
 	}
 	more := &writer{b: slices.Clone(bytes.TrimSuffix(b, []byte("}}")))}
-	for _, name := range slices.Sorted(maps.Keys(*remotes)) {
-		more.key(name)
+	for _, r := range d.remotes {
+		if r.Address == "" {
+			continue
+		}
+		more.key(r.Name)
 		more.open('{')
-		more.field("serverRelativeURL", (*remotes)[name])
+		more.field("serverRelativeURL", r.Address)
 		more.close('}')
 	}
 	_, _ = w.Write(append(more.b, "}}"...))
@@ -227,6 +249,7 @@ func (d *documents) get(f form) *document {
 	var encode, encodeProto func([]byte) []byte
 	if f.name == "" {
 		o = outline2(m, all)
+		o.join(d.remotes)
 		encode, encodeProto = o.json2, o.proto2
 	} else {
 		p, ok := all[f.name]

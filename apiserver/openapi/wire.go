@@ -295,7 +295,9 @@ func (o outline) proto2(b []byte) []byte {
 	})
 	w.message(10, func() { // parameters
 		for _, name := range slices.Sorted(maps.Keys(shared.byName)) {
-			w.named(1, name, func() { w.plainParameter2(shared.byName[name]) })
+			if o.foreign.parameters[name] == nil {
+				w.named(1, name, func() { w.plainParameter2(shared.byName[name]) })
+			}
 		}
 	})
 	w.message(12, func() { // security
@@ -311,7 +313,7 @@ func (o outline) proto2(b []byte) []byte {
 			})
 		})
 	})
-	return w.b
+	return append(w.b, o.foreign.proto()...)
 }
 
 func (w *wire) path2(p path, shared *sharedParameters) {
