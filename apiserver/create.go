@@ -154,10 +154,10 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	}
 	r.redefault(hub)
 	key := r.key(o.Namespace, hub.GetName())
-	exists := apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName())
+	exists := func() error { return apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName()) }
 	if o.DryRun {
 		if _, err := r.current(ctx, o.Namespace, hub.GetName()); err == nil {
-			return nil, exists
+			return nil, exists()
 		}
 		e, err := r.unwritten(key, hub).As(r.kind)
 		return &answer{entry: e, created: true}, err
@@ -169,7 +169,7 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	e, rec, err := r.write(ctx, key, hub, store.Absent)
 	span.End()
 	if errors.Is(err, store.ErrConflict) {
-		return nil, exists
+		return nil, exists()
 	}
 	if err != nil {
 		return nil, err

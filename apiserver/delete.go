@@ -81,23 +81,26 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 	if err := r.server.validate(ctx, a); err != nil {
 		return nil, store.Record{}, err
 	}
-	obj := cur.Object.DeepCopyObject().(resource.Object)
+	obj := shallow(cur.Object)
 	stays := r.markDeleted(obj, options)
 	if o.DryRun {
 		return r.deleted(obj, r.dry(cur.Key, obj, cur.Revision), stays)
 	}
 	var e *watchcache.Entry
 	var rec store.Record
+	var last []byte
 	var err error
 	switch {
 	case stays && r.unchanged(obj, cur):
 		e = cur
 	case stays:
-		e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision)
+		e, rec, err = r.rewrite(ctx, cur.Key, obj, cur.Revision)
+		last = rec.Value
 	case r.hub.Grace != nil && !r.unchanged(obj, cur):
 		// Watchers see such objects being deleted before they are gone.
-		if e, rec, err = r.write(ctx, cur.Key, obj, cur.Revision); err == nil {
-			e, rec, err = r.remove(ctx, cur.Key, e.Object.DeepCopyObject().(resource.Object), e.Revision)
+		if e, rec, err = r.rewrite(ctx, cur.Key, obj, cur.Revision); err == nil {
+			last = rec.Value
+			e, rec, err = r.remove(ctx, cur.Key, shallow(e.Object), e.Revision)
 		}
 	default:
 		e, rec, err = r.remove(ctx, cur.Key, obj, cur.Revision)
@@ -106,7 +109,11 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 		return nil, rec, err
 	}
 	o.done = true
-	return r.deleted(e.Object, e, stays)
+	result, rec, err := r.deleted(e.Object, e, stays)
+	if err == nil {
+		result.stored = last
+	}
+	return result, rec, err
 }
 
 // deleted is the answer to a deletion: the object if it stays for now or if its kind always answers so, else a Status.

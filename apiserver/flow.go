@@ -106,12 +106,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request) {
 }
 
 // timeoutOf is how long a request may take: what it asks for, if that is less than what the server allows.
-func (s *Server) timeoutOf(r *http.Request) (time.Duration, error) {
+func (s *Server) timeoutOf(r *http.Request, i *requestInfo) (time.Duration, error) {
 	all := s.cfg.RequestTimeout
 	if !strings.Contains(r.URL.RawQuery, "timeout=") {
 		return all, nil
 	}
-	text := r.URL.Query().Get("timeout")
+	text := i.queryOf(r).Get("timeout")
 	if text == "" {
 		return all, nil
 	}

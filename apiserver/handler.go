@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -117,7 +118,7 @@ func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registr
 			return accepted{}, err
 		}
 	}
-	proto := codec.HasProto(reg.kind)
+	proto := reg.proto()
 	verb := sc.info.verb
 	if (verb == "list" || verb == "watch") && !routable(acceptOf(r), proto) {
 		return accepted{}, notAcceptable(strings.Join(medias(proto), ", ") + ", " + streams)
@@ -342,7 +343,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	if reg.kind.Resource == "namespaces" && reg.kind.Group == "" {
 		q.Namespace = ""
 	}
-	query := r.URL.Query()
+	query := queryOf(r)
 	switch i.verb {
 	case "get":
 		q.ResourceVersion = query.Get("resourceVersion")
@@ -395,9 +396,16 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > maxBody {
 		return nil, tooLargeBody()
 	}
-	began, finish := time.Now(), s.limitBody(w)
-	body, err := readAll(http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
-	finish(err)
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	began, limit := time.Now(), s.limitBody(w)
+	from := r.Body
+	if r.ContentLength < 0 { // else it is no longer than it says
+		from = http.MaxBytesReader(w, from, maxBody)
+	}
+	body, err := readAll(from, r.ContentLength)
+	limit.finish(err)
 	sc := scopeOf(r)
 	sc.spent.body.add(time.Since(began))
 	var tooLarge *http.MaxBytesError
@@ -418,22 +426,34 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	return body, nil
 }
 
-// limitBody makes reads of a body fail that come too late, until what it returns is called with what came of reading. A deadline
-// would say the same, but is a message to the goroutine of the connection, twice.
-func (s *Server) limitBody(w http.ResponseWriter) (finish func(error)) {
-	control, fired := http.NewResponseController(w), make(chan struct{})
-	timer := time.AfterFunc(s.cfg.BodyTimeout, func() {
-		_ = control.SetReadDeadline(time.Unix(1, 0)) // some writers of tests have no deadlines
-		close(fired)
-	})
-	return func(err error) {
-		if timer.Stop() {
-			return
-		}
-		<-fired
-		if err == nil { // else it stays: what is left of the body shall not hold up the answer
-			_ = control.SetReadDeadline(time.Time{})
-		}
+// bodyLimit makes reads of a body fail that come too late, until it is finished. A deadline would say the same, but is a message to the
+// goroutine of the connection, twice.
+type bodyLimit struct {
+	answer http.ResponseWriter
+	timer  *time.Timer
+	fired  sync.WaitGroup
+}
+
+func (s *Server) limitBody(w http.ResponseWriter) *bodyLimit {
+	l := &bodyLimit{answer: w}
+	l.fired.Add(1)
+	l.timer = time.AfterFunc(s.cfg.BodyTimeout, l.fire)
+	return l
+}
+
+func (l *bodyLimit) fire() {
+	_ = http.NewResponseController(l.answer).SetReadDeadline(time.Unix(1, 0)) // some writers of tests have no deadlines
+	l.fired.Done()
+}
+
+// finish is told what came of reading.
+func (l *bodyLimit) finish(err error) {
+	if l.timer.Stop() {
+		return
+	}
+	l.fired.Wait()
+	if err == nil { // else it stays: what is left of the body shall not hold up the answer
+		_ = http.NewResponseController(l.answer).SetReadDeadline(time.Time{})
 	}
 }
 

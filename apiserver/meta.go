@@ -4,7 +4,11 @@
 package apiserver
 
 import (
+	"reflect"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"knarr.dev/api/resource"
 )
@@ -44,4 +48,17 @@ func setObjectMeta(o resource.Object, m *metav1.ObjectMeta) {
 	o.SetOwnerReferences(m.OwnerReferences)
 	o.SetFinalizers(m.Finalizers)
 	o.SetManagedFields(m.ManagedFields)
+}
+
+// shallow copies an object of which fields of the metadata will be set, and nothing else changed: what they and the others refer to is
+// shared by both.
+func shallow(o resource.Object) resource.Object {
+	switch o.(type) {
+	case *unstructured.Unstructured, *apiextensionsv1.CustomResourceDefinition: // whose conditions change too
+		return o.DeepCopyObject().(resource.Object)
+	}
+	v := reflect.ValueOf(o).Elem()
+	c := reflect.New(v.Type())
+	c.Elem().Set(v)
+	return c.Interface().(resource.Object)
 }

@@ -55,13 +55,17 @@ func routable(header string, proto bool) bool {
 	return false
 }
 
-func acceptOf(r *http.Request) string { return strings.Join(r.Header.Values("Accept"), ",") }
+func acceptOf(r *http.Request) string { return strings.Join(r.Header["Accept"], ",") }
 
 // negotiate chooses the form of the Accept header that the client likes best among those that the server has.
 func negotiate(r *http.Request, proto bool) (accepted, error) {
-	query := r.URL.Query()
+	query := queryOf(r)
 	base := accepted{pretty: wantsPretty(r)}
 	header := acceptOf(r)
+	if header == codec.JSON || header == codec.Proto && proto { // as nearly all clients say
+		base.media, base.include = header, query.Get("includeObject")
+		return base, nil
+	}
 	if !routable(header, proto) {
 		return base, notAcceptable(strings.Join(medias(proto), ", "))
 	}
@@ -86,7 +90,7 @@ func negotiate(r *http.Request, proto bool) (accepted, error) {
 
 // wantsPretty says whether a client wants JSON that is indented: if it says so, or if a person is likely to read it.
 func wantsPretty(r *http.Request) bool {
-	if p := r.URL.Query().Get("pretty"); p != "" {
+	if p := queryOf(r).Get("pretty"); p != "" {
 		pretty, _ := strconv.ParseBool(p)
 		return pretty
 	}
@@ -172,8 +176,11 @@ func notAcceptable(have string) error {
 // bodyMedia is the media type of a request's body.
 func bodyMedia(r *http.Request) (string, error) {
 	header := r.Header.Get("Content-Type")
-	if header == "" {
+	switch header {
+	case "":
 		return codec.JSON, nil
+	case codec.JSON, codec.Proto:
+		return header, nil
 	}
 	media, _, err := mime.ParseMediaType(header)
 	if err == nil && (media == codec.JSON || media == codec.YAML || media == codec.Proto) {

@@ -89,7 +89,7 @@ func deleteOptions(q *call.Request, r *http.Request, body []byte) error {
 			return err
 		}
 	} else {
-		query := r.URL.Query()
+		query := queryOf(r)
 		if err := metav1.Convert_url_Values_To_v1_DeleteOptions(&query, q.Delete, nil); err != nil {
 			return apierrors.NewBadRequest(err.Error())
 		}

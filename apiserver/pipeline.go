@@ -129,31 +129,32 @@ func (s *Server) withRequestInfo(next http.Handler) http.Handler {
 		sc := &scope{info: parseRequest(r), received: time.Now()}
 		ctx := r.Context()
 		if sc.timeout = s.cfg.RequestTimeout; sc.info.verb != "watch" && !isLong(sc.info) {
-			sc.timeout, sc.badTimeout = s.timeoutOf(r)
+			sc.timeout, sc.badTimeout = s.timeoutOf(r, sc.info)
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, sc.timeout)
 			defer cancel()
 		}
+		ctx = authn.WithWarnings(ctx, func(text string) { addWarnings(w, []string{text}) })
 		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, scopeKey{}, sc)))
 	})
 }
 
 func (s *Server) withAuditID(next http.Handler) http.Handler {
+	caching := []string{"no-cache, private"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("Audit-ID")
 		if id == "" || len(id) > 64 {
 			id = string(uuid.NewUUID())
 		}
 		scopeOf(r).id = id
-		w.Header().Set("Audit-Id", id)
-		w.Header().Set("Cache-Control", "no-cache, private")
+		h := w.Header()
+		h["Audit-Id"], h["Cache-Control"] = []string{id}, caching
 		next.ServeHTTP(w, r)
 	})
 }
 
 func (s *Server) withAuthentication(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r = r.WithContext(authn.WithWarnings(r.Context(), func(text string) { addWarnings(w, []string{text}) }))
 		user, err := s.authenticate(r)
 		s.countAuthentication(scopeOf(r), user, r)
 		if err != nil {

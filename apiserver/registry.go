@@ -34,6 +34,27 @@ type registry struct {
 	kind, hub *resource.Kind
 	cache     *watchcache.Cache // nil for virtual kinds
 	listed    atomic.Pointer[listFigures]
+	// media says whether objects of kind have a protobuf form, once somebody asked.
+	media atomic.Int32
+}
+
+// Values of registry.media.
+const (
+	mediaUnknown = iota
+	mediaText
+	mediaProto
+)
+
+// proto says whether objects of the kind have a protobuf form.
+func (r *registry) proto() bool {
+	if r.media.Load() == mediaUnknown {
+		known := int32(mediaText)
+		if codec.HasProto(r.kind) {
+			known = mediaProto
+		}
+		r.media.Store(known)
+	}
+	return r.media.Load() == mediaProto
 }
 
 // answer is what a request came to.
@@ -268,12 +289,17 @@ func parseRevision(s string) (int64, error) {
 // write stores obj, which the store's readers share from now on, and returns its entry. obj carries no revision that
 // matters: expect is the condition.
 func (r *registry) write(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, error) {
+	r.cache.Share(obj)
+	return r.rewrite(ctx, key, obj, expect)
+}
+
+// rewrite is write for what is a stored object but for fields of its metadata, and so shares its parts already.
+func (r *registry) rewrite(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, error) {
 	obj.SetResourceVersion("")
 	value, err := codec.EncodeStored(r.hub, obj)
 	if err != nil {
 		return nil, store.Record{}, err
 	}
-	r.cache.Share(obj)
 	w := watchcache.NewWritten(r.hub, obj)
 	rec, err := r.server.cfg.Store.Write(ctx, store.Op{Key: key, Value: value, Expect: expect, TTL: r.hub.TTL, Attachment: w})
 	if err != nil {

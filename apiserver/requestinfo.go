@@ -31,6 +31,27 @@ type requestInfo struct {
 	labels labels.Selector
 	// query is that of requests for collections; nil for others.
 	query url.Values
+	// parsed is the whole query, of which raw is the text; nobody modifies it.
+	parsed url.Values
+	raw    string
+}
+
+// queryOf is the query of a request, parsed once.
+func queryOf(r *http.Request) url.Values {
+	if sc, ok := r.Context().Value(scopeKey{}).(*scope); ok {
+		return sc.info.queryOf(r)
+	}
+	return r.URL.Query()
+}
+
+func (i *requestInfo) queryOf(r *http.Request) url.Values {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	if i.raw != r.URL.RawQuery {
+		i.raw, i.parsed = r.URL.RawQuery, r.URL.Query()
+	}
+	return i.parsed
 }
 
 // parseRequest reads /api/v1/..., /apis/GROUP/VERSION/... and the verb that method and query mean.
@@ -67,7 +88,7 @@ func parseRequest(r *http.Request) *requestInfo {
 	if len(parts) > 3 {
 		i.rest = strings.Join(parts[3:], "/")
 	}
-	i.collectionVerb(r.URL.Query())
+	i.collectionVerb(i.queryOf(r))
 	return i
 }
 

@@ -127,7 +127,7 @@ func (r *registry) updateOnce(ctx context.Context, o *operation, cur *watchcache
 		(hub.GetDeletionGracePeriodSeconds() == nil || *hub.GetDeletionGracePeriodSeconds() == 0)
 	switch {
 	case gone && !o.DryRun:
-		last := cur.Object.DeepCopyObject().(resource.Object) // watchers see the state that was stored
+		last := shallow(cur.Object) // watchers see the state that was stored
 		_, rec, err := r.remove(ctx, key, last, cur.Revision)
 		if errors.Is(err, store.ErrConflict) {
 			next, again, err = r.retry(o, rec, unconditional)

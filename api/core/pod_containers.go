@@ -167,7 +167,10 @@ func validatePullPolicy(policy corev1.PullPolicy, at *field.Path) field.ErrorLis
 
 func validatePorts(ports []corev1.ContainerPort, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
-	names := sets.New[string]()
+	var names sets.Set[string]
+	if len(ports) > 1 {
+		names = sets.New[string]()
+	}
 	for i, p := range ports {
 		at := nth(at, i)
 		if p.Name != "" {
@@ -177,7 +180,7 @@ func validatePorts(ports []corev1.ContainerPort, at *field.Path) field.ErrorList
 				}
 			} else if names.Has(p.Name) {
 				problems = append(problems, field.Duplicate(at.Child("name"), p.Name))
-			} else {
+			} else if names != nil {
 				names.Insert(p.Name)
 			}
 		}

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"knarr.dev/api/resource"
 )
 
 func validateAffinity(a *corev1.Affinity, at *field.Path) (problems field.ErrorList) {
@@ -206,8 +208,8 @@ func validateSpread(list []corev1.TopologySpreadConstraint, all *field.Path) (pr
 
 func validateTolerations(list []corev1.Toleration, path *field.Path) (problems field.ErrorList) {
 	for i, t := range list {
-		at := path.Index(i)
-		if t.Key != "" {
+		at := nth(path, i)
+		if t.Key != "" && !resource.IsQualifiedName(t.Key) {
 			problems = append(problems, metavalidation.ValidateLabelName(t.Key, under(at, "key"))...)
 		}
 		if t.Key == "" && t.Operator != corev1.TolerationOpExists {

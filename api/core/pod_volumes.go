@@ -28,7 +28,7 @@ type volumeSet map[string]*corev1.Volume
 
 // validateVolumes checks volumes and returns them by name.
 func validateVolumes(volumes []corev1.Volume, at *field.Path) (volumeSet, field.ErrorList) {
-	byName, seen := volumeSet{}, sets.New[string]()
+	byName := volumeSet{}
 	var problems field.ErrorList
 	for i := range volumes {
 		v, at := &volumes[i], nth(at, i)
@@ -39,12 +39,11 @@ func validateVolumes(volumes []corev1.Volume, at *field.Path) (volumeSet, field.
 		default:
 			source = append(source, dnsLabel(v.Name, under(at, "name"))...)
 		}
-		if seen.Has(v.Name) {
+		if byName[v.Name] != nil {
 			source = append(source, field.Duplicate(at.Child("name"), v.Name))
 		}
 		problems = append(problems, source...)
 		if len(source) == 0 {
-			seen.Insert(v.Name)
 			byName[v.Name] = v
 		}
 	}
