@@ -142,6 +142,9 @@ func updateAsServed(t *testing.T, k *resource.Kind, before, patch []byte, status
 		t.Fatal(err)
 	}
 	hub, obj := stored(t, k, decoded(t, k, text))
+	if k.Stored != nil && k.ValidateCreate != nil { // a form with rules of its own
+		hub, obj, old = k, decoded(t, k, text), decoded(t, k, before)
+	}
 	a.object = obj
 	if status {
 		hub.Status.Prepare(obj, old)

@@ -24,32 +24,50 @@ const admissionGroup = "admissionregistration.k8s.io"
 type metaRules struct {
 	// changes counts checks of what changed beside that for all kinds, whole those of the new metadata as if the object were new.
 	changes, whole int
+	// wholeFirst checks the whole before the changes.
+	wholeFirst bool
 }
 
 // metaRulesOf are the rules for updates of a kind, or of its status.
 func metaRulesOf(k *resource.Kind, status bool) metaRules {
 	if k.Group == admissionGroup {
+		if status { // whose writers cannot change metadata
+			return metaRules{}
+		}
 		return metaRules{whole: 1}
 	}
 	switch k.Resource {
-	case "events", "poddisruptionbudgets":
+	case "events":
+		if k.Group != "" {
+			return metaRules{changes: 1}
+		}
 		return metaRules{}
-	case "cronjobs", "volumeattachments", "prioritylevelconfigurations", "flowschemas":
+	case "poddisruptionbudgets":
+		return metaRules{}
+	case "certificatesigningrequests":
+		return metaRules{changes: 1, whole: 1, wholeFirst: true}
+	case "cronjobs", "prioritylevelconfigurations", "flowschemas":
 		if status {
 			return metaRules{}
 		}
+	case "volumeattachments":
+		return metaRules{whole: 1}
 	}
 	if status {
 		return metaRules{changes: 1}
 	}
 	switch k.Resource {
 	case "services", "resourcequotas", "deployments", "replicasets", "statefulsets", "daemonsets", "replicationcontrollers", "cronjobs",
-		"leases", "priorityclasses", "networkpolicies", "podtemplates", "csidrivers", "resourceslices", "servicecidrs":
+		"leases", "priorityclasses", "networkpolicies", "podtemplates", "csidrivers", "resourceslices", "servicecidrs",
+		"horizontalpodautoscalers", "customresourcedefinitions":
 		return metaRules{changes: 1}
-	case "limitranges", "endpointslices", "csinodes", "volumeattachments", "prioritylevelconfigurations", "flowschemas":
+	case "limitranges", "endpointslices", "csinodes", "prioritylevelconfigurations", "flowschemas":
 		return metaRules{whole: 1}
 	case "persistentvolumes":
 		return metaRules{whole: 2}
+	case "namespaces", "nodes", "jobs", "ipaddresses", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "deviceclasses",
+		"resourceclaims", "resourceclaimtemplates", "csistoragecapacities", "storageclasses":
+		return metaRules{changes: 1, whole: 1, wholeFirst: true}
 	}
 	return metaRules{changes: 1, whole: 1}
 }
@@ -64,14 +82,18 @@ func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) field
 	changes := validation.ValidateObjectMetaAccessorUpdate(obj, old, meta)
 	errs := validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), path.ValidatePathSegmentName, meta)
 	errs = append(errs, changes...)
+	var change, whole field.ErrorList
 	for range rules.changes {
-		errs = append(errs, changes...)
-		errs = append(errs, finalizerProblems(k, obj, meta)...)
+		change = append(change, changes...)
+		change = append(change, finalizerProblems(k, obj, meta)...)
 	}
 	for range rules.whole {
-		errs = append(errs, newMetaProblems(k, obj)...)
+		whole = append(whole, newMetaProblems(k, obj)...)
 	}
-	return errs
+	if rules.wholeFirst {
+		return append(append(errs, whole...), change...)
+	}
+	return append(append(errs, change...), whole...)
 }
 
 // newMetaProblems are the problems of the metadata of an object by itself.
@@ -79,7 +101,7 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	if plainMeta(k, obj) {
 		return nil
 	}
-	name := nameRule(k)
+	name := nameRule(k, obj)
 	meta := field.NewPath("metadata")
 	errs := validation.ValidateObjectMetaAccessor(obj, bool(k.Scope), name, meta)
 	if obj.GetName() != "" && (k.Resource == "events" && k.Group == "" || k.Resource == "deviceclasses" || k.Resource == "certificatesigningrequests") { // which look at names alone
@@ -88,8 +110,10 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	return append(errs, finalizerProblems(k, obj, meta)...)
 }
 
-func nameRule(k *resource.Kind) validation.ValidateNameFunc {
+func nameRule(k *resource.Kind, obj resource.Object) validation.ValidateNameFunc {
 	switch {
+	case k.NameOf != nil:
+		return k.NameOf(obj)
 	case k.Name != nil:
 		return k.Name
 	case k.Group == "rbac.authorization.k8s.io":
@@ -100,7 +124,7 @@ func nameRule(k *resource.Kind) validation.ValidateNameFunc {
 
 // plainMeta says of most metadata, in little time, that no rule finds a problem in it.
 func plainMeta(k *resource.Kind, obj resource.Object) bool {
-	rule, usual := nameRule(k), k.Name == nil && k.Group != "rbac.authorization.k8s.io"
+	rule, usual := nameRule(k, obj), k.Name == nil && k.NameOf == nil && k.Group != "rbac.authorization.k8s.io"
 	name := obj.GetName()
 	if !(usual && resource.IsSubdomain(name)) && (name == "" || len(rule(name, false)) > 0 || len(path.ValidatePathSegmentName(name, false)) > 0) {
 		return false
@@ -204,6 +228,7 @@ func statusMeta(k *resource.Kind, obj, old resource.Object, asked *metav1.Object
 	default:
 		if k.Status.KeepMetadata {
 			asked.Labels, asked.Annotations, asked.Finalizers, asked.OwnerReferences = was.Labels, was.Annotations, was.Finalizers, was.OwnerReferences
+			asked.DeletionTimestamp, asked.SelfLink = was.DeletionTimestamp, was.SelfLink
 		}
 	}
 	setObjectMeta(obj, asked)

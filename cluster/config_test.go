@@ -28,6 +28,7 @@ func TestValidateNamesEveryKey(t *testing.T) {
 		}},
 		{Config{Etcd: EtcdConfig{CAFile: "x"}}, []string{"etcdServers: is needed"}},
 		{Config{Role: "boss"}, []string{`role: "boss"`}},
+		{Config{Serving: ServingConfig{KubeletPreferredAddressTypes: []string{"InternalIP", "Tailnet"}}}, []string{`kubeletPreferredAddressTypes: "Tailnet" is none of`}},
 		{Config{Nodes: 2, ContainerRuntimeEndpoint: "/run/x.sock"}, []string{"containerRuntimeEndpoint:"}},
 	} {
 		err := test.config.Validate()

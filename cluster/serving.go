@@ -4,9 +4,13 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"knarr.dev/apiserver"
+	"knarr.dev/apiserver/stream"
 )
 
 // ServingConfig says how the API server ends, and what it tells of its process; its fields are kube-apiserver's flags.
@@ -21,6 +25,10 @@ type ServingConfig struct {
 	Profiling *bool `yaml:"profiling"`
 	// TracingConfigFile is a TracingConfiguration (apiserver.config.k8s.io). Nothing is traced without one.
 	TracingConfigFile string `yaml:"tracingConfigFile"`
+	// KubeletPreferredAddressTypes says at which of a node's addresses its agent is called, the most wanted type first. Default
+	// Hostname, InternalDNS, InternalIP, ExternalDNS, ExternalIP for the role apiserver, as in Kubernetes. The others begin with
+	// InternalIP: nothing says that names of nodes resolve where the server runs.
+	KubeletPreferredAddressTypes []string `yaml:"kubeletPreferredAddressTypes"`
 }
 
 func (s *ServingConfig) validate(bad func(key, format string, args ...any)) {
@@ -30,6 +38,24 @@ func (s *ServingConfig) validate(bad func(key, format string, args ...any)) {
 	if s.ShutdownWatchTerminationGracePeriod < 0 {
 		bad("shutdownWatchTerminationGracePeriod", "%v is negative", s.ShutdownWatchTerminationGracePeriod)
 	}
+	for _, t := range s.KubeletPreferredAddressTypes {
+		if known := stream.NodeAddressTypes(); !slices.Contains(known, corev1.NodeAddressType(t)) {
+			bad("kubeletPreferredAddressTypes", "%q is none of %v", t, known)
+		}
+	}
+}
+
+// nodeAddressTypes is KubeletPreferredAddressTypes with its default.
+func (s *ServingConfig) nodeAddressTypes(role Role) []corev1.NodeAddressType {
+	var out []corev1.NodeAddressType
+	for _, t := range s.KubeletPreferredAddressTypes {
+		out = append(out, corev1.NodeAddressType(t))
+	}
+	if len(out) == 0 && role != RoleAPIServer {
+		rest := slices.DeleteFunc(stream.NodeAddressTypes(), func(t corev1.NodeAddressType) bool { return t == corev1.NodeInternalIP })
+		out = append([]corev1.NodeAddressType{corev1.NodeInternalIP}, rest...)
+	}
+	return out
 }
 
 func (s *ServingConfig) shutdown() apiserver.Shutdown {

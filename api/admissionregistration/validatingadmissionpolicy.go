@@ -55,6 +55,7 @@ var ValidatingAdmissionPolicies = resource.WithList(resource.Define(resource.Def
 			Validate: func(p, _ *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
 				return statusProblems(&p.Status, field.NewPath("status"))
 			},
+			KeepMetadata: true,
 		},
 	},
 }), func() runtime.Object { return new(admissionv1.ValidatingAdmissionPolicyList) })

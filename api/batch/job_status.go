@@ -32,7 +32,7 @@ func validateJobStatus(j, old *batchv1.Job) field.ErrorList {
 	problems = append(problems, validateUncounted(s.UncountedTerminatedPods, at.Child("uncountedTerminatedPods"))...)
 	problems = append(problems, validateOutcome(s, &old.Status, at)...)
 	problems = append(problems, validateFinished(s, at)...)
-	problems = append(problems, validateIndexes(j, at)...)
+	problems = append(problems, validateIndexes(j, &old.Status, at)...)
 	if s.Ready != nil && *s.Ready > s.Active && s.Active >= 0 {
 		problems = append(problems, field.Invalid(at.Child("ready"), *s.Ready, "cannot set more ready pods than active"))
 	}
@@ -109,29 +109,41 @@ func validateFinished(s *batchv1.JobStatus, at *field.Path) (problems field.Erro
 	return problems
 }
 
-func validateIndexes(j *batchv1.Job, at *field.Path) (problems field.ErrorList) {
+// validateIndexes checks lists of indexes that changed: those of before may be of a time when there were more.
+func validateIndexes(j *batchv1.Job, old *batchv1.JobStatus, at *field.Path) (problems field.ErrorList) {
 	s := &j.Status
+	if s.CompletedIndexes == old.CompletedIndexes && equality.Semantic.DeepEqual(s.FailedIndexes, old.FailedIndexes) {
+		return nil
+	}
 	completed, failed := at.Child("completedIndexes"), at.Child("failedIndexes")
+	readable := true
+	read := func(at *field.Path, text string) {
+		if _, err := countIndexes(text, *j.Spec.Completions); err != nil {
+			readable = false
+			problems = append(problems, field.Invalid(at, text, fmt.Sprintf("error parsing %s: %v", strings.TrimPrefix(at.String(), "status."), err)))
+		}
+	}
+	if j.Spec.Completions != nil {
+		read(completed, s.CompletedIndexes)
+	}
 	if s.CompletedIndexes != "" && !isIndexed(&j.Spec) {
 		problems = append(problems, field.Invalid(completed, s.CompletedIndexes, "cannot set non-empty completedIndexes when non-indexed completion mode"))
-	}
-	if s.FailedIndexes != nil && j.Spec.BackoffLimitPerIndex == nil {
-		problems = append(problems, field.Invalid(failed, *s.FailedIndexes, "cannot set non-null failedIndexes when backoffLimitPerIndex is null"))
-	}
-	if !isIndexed(&j.Spec) || j.Spec.Completions == nil || len(problems) > 0 {
-		return problems
-	}
-	total := *j.Spec.Completions
-	if _, err := countIndexes(s.CompletedIndexes, total); err != nil {
-		problems = append(problems, field.Invalid(completed, s.CompletedIndexes, fmt.Sprintf("error parsing completedIndexes: %v", err)))
 	}
 	if s.FailedIndexes == nil {
 		return problems
 	}
-	if _, err := countIndexes(*s.FailedIndexes, total); err != nil {
-		problems = append(problems, field.Invalid(failed, *s.FailedIndexes, fmt.Sprintf("error parsing failedIndexes: %v", err)))
+	if j.Spec.BackoffLimitPerIndex == nil {
+		problems = append(problems, field.Invalid(failed, *s.FailedIndexes, "cannot set non-null failedIndexes when backoffLimitPerIndex is null"))
 	}
-	if len(problems) > 0 {
+	if j.Spec.Completions == nil {
+		return problems
+	}
+	if j.Spec.BackoffLimitPerIndex != nil {
+		read(failed, *s.FailedIndexes)
+	} else if _, err := countIndexes(*s.FailedIndexes, *j.Spec.Completions); err != nil {
+		readable = false
+	}
+	if !readable {
 		return problems
 	}
 	if i, both := overlap(s.CompletedIndexes, *s.FailedIndexes); both {
@@ -187,7 +199,7 @@ func validateStatusChange(j *batchv1.Job, old *batchv1.JobStatus, at *field.Path
 	if s.Failed < old.Failed {
 		problems = append(problems, field.Invalid(at.Child("failed"), s.Failed, "cannot decrease the failed counter"))
 	}
-	if s.Succeeded < old.Succeeded && !isIndexed(&j.Spec) {
+	if s.Succeeded < old.Succeeded && !isElastic(&j.Spec) {
 		problems = append(problems, field.Invalid(at.Child("succeeded"), s.Succeeded, "cannot decrease the succeeded counter"))
 	}
 	suspended := j.Spec.Suspend != nil && *j.Spec.Suspend
@@ -198,6 +210,11 @@ func validateStatusChange(j *batchv1.Job, old *batchv1.JobStatus, at *field.Path
 		problems = append(problems, field.Invalid(at.Child("completionTime"), s.CompletionTime, apivalidation.FieldImmutableErrorMsg))
 	}
 	return problems
+}
+
+// isElastic tells whether a job may get fewer indexes than have completed: as many run as there are.
+func isElastic(s *batchv1.JobSpec) bool {
+	return isIndexed(s) && s.Completions != nil && s.Parallelism != nil && *s.Completions == *s.Parallelism
 }
 
 func conditionOf(all []batchv1.JobCondition, t batchv1.JobConditionType) bool {

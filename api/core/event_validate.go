@@ -94,7 +94,7 @@ func validateSeries(e *corev1.Event) (problems field.ErrorList) {
 
 // ValidateEventChange checks an update of an event of events.k8s.io, in the core form: only its series may change.
 func ValidateEventChange(e, old *corev1.Event) field.ErrorList {
-	var problems field.ErrorList
+	problems := validateEvent(e, "reportingController")
 	same := func(name string, now, was any) {
 		problems = append(problems, apivalidation.ValidateImmutableField(now, was, field.NewPath(name))...)
 	}

@@ -26,11 +26,16 @@ var Nodes = resource.WithList(resource.Define(resource.Definition[corev1.Node]{
 	StoragePath: "minions",
 	Default: func(n *corev1.Node) {
 		samePodCIDRs(&n.Spec)
-		if n.Status.Capacity != nil && n.Status.Allocatable == nil {
+		if n.Status.Capacity != nil && len(n.Status.Allocatable) == 0 {
 			n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 		}
+		for i := range n.Status.Images {
+			if len(n.Status.Images[i].Names) == 0 {
+				n.Status.Images[i].Names = nil // as it comes back from where it is stored
+			}
+		}
 	},
-	PrepareCreate: func(n *corev1.Node) { n.Spec.ConfigSource = nil },
+	PrepareCreate: func(n *corev1.Node) { n.Spec.ConfigSource, n.Status.Config = nil, nil },
 	PrepareUpdate: func(n, old *corev1.Node) {
 		n.Status = *old.Status.DeepCopy()
 		n.Spec.ConfigSource = old.Spec.ConfigSource
@@ -61,7 +66,10 @@ var Nodes = resource.WithList(resource.Define(resource.Definition[corev1.Node]{
 			fieldsOwned := obj.ManagedFields
 			*obj = *old.DeepCopy()
 			obj.Status, obj.Labels, obj.Annotations, obj.ManagedFields = status, labels, annotations, fieldsOwned
-		}, Validate: func(obj, _ *corev1.Node) field.ErrorList { return validateCapacity(obj) }},
+			obj.Status.Config = old.Status.Config // no node has got its configuration from the API for long
+		}, Validate: func(obj, _ *corev1.Node) field.ErrorList {
+			return append(validateNodeStatus(obj), sameAddresses(obj)...)
+		}},
 		Others: []resource.Subresource{
 			{Name: "proxy", Kind: coreKind("NodeProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
 		},

@@ -4,10 +4,13 @@
 package core
 
 import (
+	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,7 +32,7 @@ func samePodCIDRs(s *corev1.NodeSpec) {
 
 func validateNode(n *corev1.Node) field.ErrorList {
 	problems := validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))
-	problems = append(problems, validateCapacity(n)...)
+	problems = append(problems, validateNodeStatus(n)...)
 	return append(problems, validatePodCIDRs(n.Spec.PodCIDRs, field.NewPath("spec", "podCIDRs"))...)
 }
 
@@ -64,29 +67,70 @@ func validateTaints(taints []corev1.Taint, at *field.Path) (problems field.Error
 
 func validatePodCIDRs(cidrs []string, at *field.Path) (problems field.ErrorList) {
 	families := map[bool]bool{}
+	var bad error
 	for i, cidr := range cidrs {
 		problems = append(problems, validation.IsValidCIDRForLegacyField(at.Index(i), cidr, true, nil)...)
 		if ip, _, err := net.ParseCIDR(cidr); err == nil {
 			families[ip.To4() == nil] = true
+		} else if bad == nil {
+			bad = fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[%d]: <nil> (%w)", i, err)
 		}
 	}
-	if len(problems) == 0 && len(cidrs) > 1 && (len(cidrs) > 2 || len(families) < 2) {
+	if len(cidrs) < 2 {
+		return problems
+	}
+	if bad != nil {
+		problems = append(problems, field.InternalError(at, bad))
+	}
+	if bad != nil || len(cidrs) > 2 || len(families) < 2 {
 		problems = append(problems, field.Invalid(at, cidrs, "may specify no more than one CIDR for each IP family"))
 	}
 	return problems
 }
 
-func validateCapacity(n *corev1.Node) (problems field.ErrorList) {
+// featureName is the form of features that nodes declare, such as MyFeature/mySubFeature.
+var featureName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Z][A-Za-z0-9]*(/[A-Za-z][A-Za-z0-9]*)*$`) })
+
+// validateNodeStatus checks amounts and features.
+func validateNodeStatus(n *corev1.Node) (problems field.ErrorList) {
 	for _, list := range []struct {
 		name   string
 		amount corev1.ResourceList
 	}{{"capacity", n.Status.Capacity}, {"allocatable", n.Status.Allocatable}} {
 		for _, name := range slices.Sorted(maps.Keys(list.amount)) {
-			q := list.amount[name]
+			q, at := list.amount[name], field.NewPath("status", list.name, string(name))
 			if q.Sign() < 0 {
-				problems = append(problems, field.Invalid(field.NewPath("status", list.name, string(name)), q.String(), apivalidation.IsNegativeErrorMsg))
+				problems = append(problems, field.Invalid(at, q.String(), apivalidation.IsNegativeErrorMsg))
+			}
+			if isInteger(name) && q.MilliValue()%1000 != 0 {
+				problems = append(problems, field.Invalid(at, q.String(), mustBeInteger))
 			}
 		}
+	}
+	features := n.Status.DeclaredFeatures
+	for i, name := range features {
+		at := field.NewPath("status", "declaredFeatures").Index(i)
+		if i > 0 && name == features[i-1] {
+			problems = append(problems, field.Duplicate(at, name))
+		} else if i > 0 && name < features[i-1] {
+			problems = append(problems, field.Invalid(at, name, "list must be sorted alphabetically"))
+		}
+		if !featureName().MatchString(name) {
+			problems = append(problems, field.Invalid(at, name, fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with "+
+				"subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name)))
+		}
+	}
+	return problems
+}
+
+// sameAddresses finds addresses that are listed again.
+func sameAddresses(n *corev1.Node) (problems field.ErrorList) {
+	seen := map[corev1.NodeAddress]bool{}
+	for i, a := range n.Status.Addresses {
+		if seen[a] {
+			problems = append(problems, field.Duplicate(field.NewPath("status", "addresses").Index(i), shown{a}))
+		}
+		seen[a] = true
 	}
 	return problems
 }
@@ -99,6 +143,9 @@ func validateNodeUpdate(n, old *corev1.Node) (problems field.ErrorList) {
 	}
 	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
 		problems = append(problems, field.Forbidden(at.Child("providerID"), "node updates may not change providerID except from \"\" to valid"))
+	}
+	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
+		return append(problems, field.Forbidden(at.Child("externalID"), "may not be updated"))
 	}
 	rest := n.Spec.DeepCopy()
 	rest.PodCIDR, rest.PodCIDRs, rest.ProviderID = old.Spec.PodCIDR, old.Spec.PodCIDRs, old.Spec.ProviderID

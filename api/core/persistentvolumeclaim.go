@@ -250,7 +250,6 @@ func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) (problems field.Err
 		at := at.Child("allocatedResourceStatuses")
 		if bad := claimResource(string(name), at); len(bad) > 0 {
 			problems = append(problems, bad...)
-			continue
 		}
 		if !slices.Contains(states, s.AllocatedResourceStatuses[name]) {
 			problems = append(problems, field.NotSupported(at, name, states))

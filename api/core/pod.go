@@ -67,6 +67,7 @@ var Pods = resource.WithList(resource.Define(resource.Definition[corev1.Pod]{
 				obj.Status.QOSClass = old.Status.QOSClass
 			}
 			samePodIPs(&obj.Status)
+			dropOffStatus(&obj.Status)
 		}, Validate: validatePodStatus, Default: defaultPodStatus, Copy: func(p *corev1.Pod) *corev1.Pod {
 			return &corev1.Pod{ObjectMeta: *p.ObjectMeta.DeepCopy(), Spec: p.Spec, Status: *p.Status.DeepCopy()}
 		}},

@@ -28,9 +28,6 @@ func defaultPod(p *corev1.Pod) {
 }
 
 func defaultPodStatus(p *corev1.Pod) {
-	if p.Status.Phase == "" {
-		p.Status.Phase = corev1.PodPending
-	}
 	if p.Status.QOSClass == "" {
 		p.Status.QOSClass = QOS(&p.Spec)
 	}

@@ -273,9 +273,6 @@ func samePodIPs(s *corev1.PodStatus) {
 	case s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP):
 		s.PodIPs = []corev1.PodIP{{IP: s.PodIP}}
 	}
-	if s.HostIP == "" && len(s.HostIPs) > 0 {
-		s.HostIP = s.HostIPs[0].IP
-	}
 }
 
 // syncAppArmor brings the old annotations of new pods into the field that took their place.

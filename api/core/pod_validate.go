@@ -5,7 +5,6 @@ package core
 
 import (
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 
@@ -285,75 +284,4 @@ func ValidateSelected(s labels.Selector, missing bool, t *corev1.PodTemplateSpec
 		return field.ErrorList{field.Invalid(at.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`")}
 	}
 	return nil
-}
-
-// validatePodStatus checks a new status; containers that ended for good may not start again.
-func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
-	at := field.NewPath("status")
-	var problems field.ErrorList
-	if p.Spec.NodeName != old.Spec.NodeName {
-		problems = append(problems, field.Forbidden(at.Child("nodeName"), "may not be changed directly"))
-	}
-	if p.Status.NominatedNodeName != "" {
-		problems = append(problems, subdomain(p.Status.NominatedNodeName, under(at, "nominatedNodeName"))...)
-	}
-	if p.Status.ObservedGeneration < 0 {
-		problems = append(problems, field.Invalid(at.Child("observedGeneration"), p.Status.ObservedGeneration, "must be a non-negative integer"))
-	}
-	problems = append(problems, validateTransitions(p, old, at)...)
-	problems = append(problems, validateIPs(p.Status.PodIPs, under(at, "podIPs"))...)
-	if p.Status.QOSClass != old.Status.QOSClass && old.Status.QOSClass != "" {
-		problems = append(problems, field.Invalid(at.Child("qosClass"), p.Status.QOSClass, apivalidation.FieldImmutableErrorMsg))
-	}
-	return problems
-}
-
-func validateIPs(ips []corev1.PodIP, at *field.Path) (problems field.ErrorList) {
-	seen := sets.New[string]()
-	families := map[bool]bool{}
-	for i, ip := range ips {
-		problems = append(problems, validation.IsValidIPForLegacyField(nth(at, i), ip.IP, true, nil)...)
-		if parsed := net.ParseIP(ip.IP); parsed != nil {
-			families[parsed.To4() == nil] = true
-		}
-	}
-	if len(problems) > 0 || len(ips) < 2 {
-		return problems
-	}
-	if len(ips) > 2 || len(families) < 2 {
-		problems = append(problems, field.Invalid(at, ips, "may specify no more than one IP for each IP family"))
-	}
-	for i, ip := range ips {
-		if seen.Has(ip.IP) {
-			problems = append(problems, field.Duplicate(at.Index(i), ip))
-		}
-		seen.Insert(ip.IP)
-	}
-	return problems
-}
-
-// validateTransitions refuses to run containers again that the restart policy leaves ended.
-func validateTransitions(p, old *corev1.Pod, at *field.Path) (problems field.ErrorList) {
-	check := func(now, then []corev1.ContainerStatus, spec []corev1.Container, at *field.Path) {
-		for i, was := range then {
-			if was.State.Terminated == nil || was.State.Terminated.ExitCode != 0 && old.Spec.RestartPolicy == corev1.RestartPolicyOnFailure {
-				continue
-			}
-			for _, c := range spec {
-				if c.Name == was.Name && c.RestartPolicy != nil {
-					return
-				}
-			}
-			for _, is := range now {
-				if is.Name == was.Name && is.State.Terminated == nil {
-					problems = append(problems, field.Forbidden(at.Index(i).Child("state"), "may not be transitioned to non-terminated state"))
-				}
-			}
-		}
-	}
-	if old.Spec.RestartPolicy != corev1.RestartPolicyAlways {
-		check(p.Status.ContainerStatuses, old.Status.ContainerStatuses, old.Spec.Containers, under(at, "containerStatuses"))
-		check(p.Status.InitContainerStatuses, old.Status.InitContainerStatuses, old.Spec.InitContainers, under(at, "initContainerStatuses"))
-	}
-	return problems
 }

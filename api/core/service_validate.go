@@ -347,7 +347,7 @@ func validateServiceUpdate(s, old *corev1.Service) (problems field.ErrorList) {
 
 func validateIngress(s *corev1.Service, at *field.Path) (problems field.ErrorList) {
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) > 0 {
-		return field.ErrorList{field.Forbidden(at, "may only be used when `spec.type` is \"LoadBalancer\"")}
+		return field.ErrorList{field.Forbidden(at, "may only be used when `spec.type` is 'LoadBalancer'")}
 	}
 	for i, in := range s.Status.LoadBalancer.Ingress {
 		at := at.Index(i)

@@ -4,8 +4,10 @@
 package extension
 
 import (
+	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,8 +23,16 @@ var APIServices = resource.WithStorage(resource.WithList(resource.Define(resourc
 	Group: apiregistrationv1.GroupName, Version: "v1", Kind: "APIService", Resource: "apiservices",
 	Categories:    []string{"api-extensions"},
 	NeedsRevision: true,
-	Name:          func(string, bool) []string { return nil }, // which depends on group and version
-	Default:       apiregistrationv1.SetObjectDefaults_APIService,
+	NameOf: func(a *apiregistrationv1.APIService) func(string, bool) []string {
+		return func(name string, _ bool) []string {
+			want := a.Spec.Version + "." + a.Spec.Group
+			if name == want {
+				return nil
+			}
+			return append(path.IsValidPathSegmentName(name), fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", want))
+		}
+	},
+	Default: apiregistrationv1.SetObjectDefaults_APIService,
 	PrepareCreate: func(a *apiregistrationv1.APIService) {
 		a.Status = apiregistrationv1.APIServiceStatus{}
 		if a.Spec.Service == nil { // this server, which is there
@@ -71,6 +81,7 @@ var APIServices = resource.WithStorage(resource.WithList(resource.Define(resourc
 				}
 				return validation.ValidateAPIServiceStatus(&internal.Status, field.NewPath("status"))
 			},
+			KeepMetadata: true,
 		},
 	},
 }), func() runtime.Object { return new(apiregistrationv1.APIServiceList) }), serviceStorage())

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -27,10 +28,18 @@ import (
 // CustomResourceDefinitions add kinds to the API.
 var CustomResourceDefinitions = resource.WithStorage(resource.WithList(resource.Define(resource.Definition[apiextensionsv1.CustomResourceDefinition]{
 	Group: apiextensionsv1.GroupName, Version: "v1", Kind: "CustomResourceDefinition", Resource: "customresourcedefinitions",
-	ShortNames:     []string{"crd", "crds"},
-	Categories:     []string{"api-extensions"},
-	NeedsRevision:  true,
-	Name:           func(string, bool) []string { return nil }, // which depends on the names of the kind
+	ShortNames:    []string{"crd", "crds"},
+	Categories:    []string{"api-extensions"},
+	NeedsRevision: true,
+	NameOf: func(d *apiextensionsv1.CustomResourceDefinition) func(string, bool) []string {
+		return func(name string, prefix bool) []string {
+			problems := apivalidation.NameIsDNSSubdomain(name, prefix)
+			if name != d.Spec.Names.Plural+"."+d.Spec.Group {
+				problems = append(problems, `must be spec.names.plural+"."+spec.group`)
+			}
+			return problems
+		}
+	},
 	Default:        apiextensionsv1.SetObjectDefaults_CustomResourceDefinition,
 	PrepareCreate:  prepareDefinition,
 	PrepareUpdate:  prepareDefinitionUpdate,
@@ -110,11 +119,9 @@ func validateDefinitionUpdate(d, old *apiextensionsv1.CustomResourceDefinition) 
 	return withoutMetadata(validation.ValidateCustomResourceDefinitionUpdate(context.Background(), internal, before))
 }
 
-// withoutMetadata leaves out what the server finds by itself: all about metadata but that the name does not fit.
+// withoutMetadata leaves out what the server finds by itself.
 func withoutMetadata(errs field.ErrorList) field.ErrorList {
-	return slices.DeleteFunc(errs, func(e *field.Error) bool {
-		return strings.HasPrefix(e.Field, "metadata") && (e.Field != "metadata.name" || e.Type != field.ErrorTypeInvalid)
-	})
+	return slices.DeleteFunc(errs, func(e *field.Error) bool { return strings.HasPrefix(e.Field, "metadata") })
 }
 
 // unknownFormats warns of formats of strings that mean nothing.

@@ -37,7 +37,7 @@ func Define[T any](d Definition[T]) *Type[T] {
 		ValidateCreate: eraseResult[T, field.ErrorList](d.ValidateCreate),
 		Readable:       eraseResult[T, error](d.Readable),
 		Share:          eraseShare(d.Share),
-		Name:           d.Name, Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
+		Name:           d.Name, NameOf: eraseResult[T, func(string, bool) []string](d.NameOf), Warnings: eraseResult[T, []string](d.Warnings), WarningsCreate: eraseResult[T, []string](d.WarningsCreate),
 		Fields: eraseResult[T, fields.Set](d.Fields), FieldNames: d.FieldNames, Ageless: d.Ageless, Hidden: d.Hidden, WarningsUpdate: eraseWarnings2(d.WarningsUpdate), Others: d.Subresources.Others,
 
 		CreateOnUpdate: d.CreateOnUpdate, NeedsRevision: d.NeedsRevision, TTL: d.TTL, Virtual: d.Virtual,

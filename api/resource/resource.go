@@ -70,6 +70,8 @@ type Definition[T any] struct {
 	ValidateUpdate func(obj, old *T) field.ErrorList
 	// Name checks metadata.name; DNS-1123 subdomains unless set. The strings are the problems.
 	Name func(name string, prefix bool) []string
+	// NameOf, if set, is Name for a kind whose names depend on the rest of the object.
+	NameOf func(*T) func(name string, prefix bool) []string
 	// Warnings are sent as Warning headers with a successful write.
 	Warnings func(*T) []string
 	// WarningsUpdate, if set, are sent with a successful update instead of Warnings; obj is what PrepareUpdate made. An update of
@@ -192,6 +194,7 @@ type Kind struct {
 	Revalidate     func(obj, old Object) field.ErrorList
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	Name           func(name string, prefix bool) []string
+	NameOf         func(Object) func(name string, prefix bool) []string
 	Warnings       func(Object) []string
 	WarningsCreate func(Object) []string
 	WarningsUpdate func(obj, old Object) []string

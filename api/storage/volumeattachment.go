@@ -25,8 +25,9 @@ const (
 // VolumeAttachments ask a driver to attach a volume to a node.
 var VolumeAttachments = resource.WithList(resource.Define(resource.Definition[storagev1.VolumeAttachment]{
 	Group: "storage.k8s.io", Version: "v1", Kind: "VolumeAttachment", Resource: "volumeattachments",
-	Scope:       resource.Cluster,
-	StoragePath: "volumeattachments",
+	Scope:         resource.Cluster,
+	StoragePath:   "volumeattachments",
+	NeedsRevision: true,
 	Default: func(a *storagev1.VolumeAttachment) {
 		if s := a.Spec.Source.InlineVolumeSpec; s != nil {
 			core.DefaultPersistentVolumeSpec(s)

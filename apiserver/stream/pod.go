@@ -65,6 +65,11 @@ func names(list []corev1.Container) []string {
 	return out
 }
 
+// NodeAddressTypes is the order in which Kubernetes chooses one of a node's addresses.
+func NodeAddressTypes() []corev1.NodeAddressType {
+	return []corev1.NodeAddressType{corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeInternalIP, corev1.NodeExternalDNS, corev1.NodeExternalIP}
+}
+
 // nodeURL is where the agent of a node answers.
 func (h *Handler) nodeURL(ctx context.Context, name string) (*url.URL, error) {
 	obj, err := h.cfg.Objects.Get(ctx, core.Nodes.Kind, "", name)
@@ -72,7 +77,7 @@ func (h *Handler) nodeURL(ctx context.Context, name string) (*url.URL, error) {
 		return nil, err
 	}
 	node := core.Nodes.Cast(obj)
-	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeInternalDNS, corev1.NodeHostName, corev1.NodeExternalDNS} {
+	for _, kind := range h.cfg.NodeAddressTypes {
 		for _, a := range node.Status.Addresses {
 			if a.Type != kind || a.Address == "" {
 				continue

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -35,6 +36,9 @@ type Config struct {
 	Objects admission.Reader
 	// KubeletTLS is how node agents are called; nil trusts the system's authorities and shows no certificate.
 	KubeletTLS *tls.Config
+	// NodeAddressTypes says which of a node's addresses is called: the first there is of the first type that it has.
+	// NodeAddressTypes() if it is empty.
+	NodeAddressTypes []corev1.NodeAddressType
 	// Dial connects to nodes and pods; nil is a net.Dialer. It is given at most 30 seconds.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// MaxStreams bounds the connections at any time; 2000 if it is 0.
@@ -63,6 +67,9 @@ type Handler struct {
 func New(cfg Config) *Handler {
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
+	if len(cfg.NodeAddressTypes) == 0 {
+		cfg.NodeAddressTypes = NodeAddressTypes()
 	}
 	if cfg.MaxStreams <= 0 {
 		cfg.MaxStreams = 2000

@@ -104,7 +104,7 @@ func newWorld(t *testing.T, change func(*stream.Config)) *world {
 	pool.AddCert(w.backend.Certificate())
 	log := slog.New(slog.DiscardHandler)
 	streams := stream.Config{
-		KubeletTLS: &tls.Config{RootCAs: pool, ServerName: "example.com"}, Log: log,
+		KubeletTLS: &tls.Config{RootCAs: pool, ServerName: "example.com"}, Log: log, NodeAddressTypes: []corev1.NodeAddressType{corev1.NodeInternalIP},
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if host, _, _ := net.SplitHostPort(address); host != nodeIP && host != podIP {
 				return nil, fmt.Errorf("dial %s: no route", address)
@@ -283,6 +283,24 @@ func TestAnswers(t *testing.T) {
 		}
 		if answer.StatusCode != c.code || body != c.want {
 			t.Errorf("%s %s: %d %s\nwant %d %s", c.method, c.path, answer.StatusCode, body, c.code, c.want)
+		}
+	}
+}
+
+// TestNodeAddressTypes calls a node that has a name and an address.
+func TestNodeAddressTypes(t *testing.T) {
+	for _, c := range []struct {
+		types []corev1.NodeAddressType
+		code  int
+		want  string
+	}{
+		{nil, 500, "dial n1:10250: no route"}, // Kubernetes takes the name first
+		{[]corev1.NodeAddressType{corev1.NodeExternalIP, corev1.NodeInternalIP, corev1.NodeHostName}, 200, "a "},
+		{[]corev1.NodeAddressType{corev1.NodeExternalDNS}, 500, "no preferred addresses found; known addresses: [{Hostname n1} {InternalIP 10.99.0.1}]"},
+	} {
+		w := newWorld(t, func(s *stream.Config) { s.NodeAddressTypes = c.types })
+		if answer, body := w.do("GET", "/api/v1/namespaces/default/pods/one/log", nil); answer.StatusCode != c.code || !strings.Contains(body, c.want) {
+			t.Errorf("%v: %d %s\nwant %d %s", c.types, answer.StatusCode, body, c.code, c.want)
 		}
 	}
 }

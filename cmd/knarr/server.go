@@ -65,5 +65,6 @@ func servingFlags(c *cluster.ServingConfig) []flag {
 		{"shutdown-watch-termination-grace-period", "time over which watches are ended", &c.ShutdownWatchTerminationGracePeriod},
 		{"profiling", "serve profiles at /debug/pprof (default true)", &c.Profiling},
 		{"tracing-config-file", "`FILE` that says which requests are traced, and the collector of traces (apiserver.config.k8s.io TracingConfiguration)", &c.TracingConfigFile},
+		{"kubelet-preferred-address-types", "types of node addresses to call nodes at, the most wanted first (default Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP; with up and server InternalIP first)", &c.KubeletPreferredAddressTypes},
 	}
 }
