@@ -69,6 +69,9 @@ type Cache struct {
 
 	received, initialized atomic.Int64
 
+	touched atomic.Bool // an encoding was read or made since the last Tidy
+	encoded bool        // of Tidy: encodings were left the last time
+
 	mu      sync.RWMutex
 	tree    *btree.BTreeG[*Entry]
 	history []*Event
@@ -269,7 +272,7 @@ func (c *Cache) publish(revision int64) {
 func (c *Cache) entry(r *store.Record) (*Entry, error) {
 	c.sizes.add(len(r.Value))
 	if w, ok := r.Attachment.(*Written); ok {
-		return w.Entry(r.Key, r.Modified), nil
+		return c.own(w.Entry(r.Key, r.Modified)), nil
 	}
 	obj, err := codec.DecodeStored(c.cfg.Kind, r.Value)
 	if err != nil {
@@ -277,7 +280,13 @@ func (c *Cache) entry(r *store.Record) (*Entry, error) {
 	}
 	obj.SetResourceVersion(strconv.FormatInt(r.Modified, 10))
 	c.Share(obj)
-	return NewEntry(c.cfg.Kind, r.Key, obj, r.Modified), nil
+	return c.own(NewEntry(c.cfg.Kind, r.Key, obj, r.Modified)), nil
+}
+
+// own has an entry tell the cache when its encodings are read.
+func (c *Cache) own(e *Entry) *Entry {
+	e.touched.Store(&c.touched)
+	return e
 }
 
 // Share makes an object that nobody else has share its parts with others.
@@ -301,7 +310,7 @@ func (c *Cache) apply(events []store.Event) {
 		ev := &Event{Key: e.Key, Revision: e.Modified, Deleted: e.Deleted}
 		if e.Deleted {
 			if w, ok := e.Attachment.(*Written); ok {
-				ev.Entry = w.Entry(e.Key, e.Modified)
+				ev.Entry = c.own(w.Entry(e.Key, e.Modified))
 			}
 		} else {
 			entry, err := c.entry(&e.Record)
@@ -335,6 +344,7 @@ func (c *Cache) apply(events []store.Event) {
 		c.history, c.times = append(c.history, ev), append(c.times, now)
 	}
 	c.trim(now)
+	c.touched.Store(true) // who wrote an object may have encoded it before it came here
 	c.publish(max(events[len(events)-1].Modified, c.newest.Load().Revision))
 }
 
@@ -353,24 +363,31 @@ func (c *Cache) trim(now time.Time) {
 }
 
 // Tidy forgets history beyond its bounds, and the encodings of objects that nobody has read since the call before. It
-// returns the bytes of the encodings. Call it now and then.
+// returns the bytes of the encodings. Call it now and then, by one goroutine; it costs nothing where nothing was read.
 func (c *Cache) Tidy(now time.Time) int {
 	c.mu.Lock()
 	c.trim(now)
+	if !c.touched.Swap(false) && !c.encoded {
+		c.mu.Unlock()
+		c.columns.tidy()
+		return 0
+	}
 	history := slices.Clone(c.history)
 	c.mu.Unlock()
-	freed := 0
 	c.columns.tidy()
+	total, encoded := 0, false
+	note := func(freed int, left bool) { total, encoded = total+freed, encoded || left }
 	for _, ev := range history {
-		freed += ev.tidy()
+		note(ev.tidy())
 	}
 	if s := c.newest.Load(); s != nil {
 		s.Range("", "", func(e *Entry) bool {
-			freed += e.tidy()
+			note(e.tidy())
 			return true
 		})
 	}
-	return freed
+	c.encoded = encoded
+	return total
 }
 
 // Wrote tells the cache that a write to the kind got this revision, so that Fresh waits for it.

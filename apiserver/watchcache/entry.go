@@ -24,6 +24,7 @@ type Entry struct {
 	labels      Labels
 	read        atomic.Bool // an encoding was read since the last Tidy
 	json, proto atomic.Pointer[[]byte]
+	touched     atomic.Pointer[atomic.Bool] // the cache's, if the entry is in one: set with read
 	form        atomic.Pointer[Entry]
 }
 
@@ -49,6 +50,9 @@ func (e *Entry) Proto() ([]byte, error) {
 func (e *Entry) encoded(at *atomic.Pointer[[]byte], encode func() ([]byte, error)) ([]byte, error) {
 	if !e.read.Load() {
 		e.read.Store(true)
+		if t := e.touched.Load(); t != nil && !t.Load() {
+			t.Store(true)
+		}
 	}
 	if b := at.Load(); b != nil {
 		return *b, nil
@@ -61,21 +65,22 @@ func (e *Entry) encoded(at *atomic.Pointer[[]byte], encode func() ([]byte, error
 	return b, nil
 }
 
-// tidy drops the encodings unless they were read since the last call, and returns the bytes that were freed.
-func (e *Entry) tidy() int {
+// tidy drops the encodings unless they were read since the last call. It returns the bytes that were freed, and whether
+// there is something left.
+func (e *Entry) tidy() (freed int, left bool) {
 	if e.read.Swap(false) {
-		return 0
+		return 0, true
 	}
-	freed := 0
 	for _, at := range []*atomic.Pointer[[]byte]{&e.json, &e.proto} {
 		if b := at.Swap(nil); b != nil {
 			freed += len(*b)
 		}
 	}
 	if f := e.form.Swap(nil); f != nil {
-		freed += f.tidy()
+		more, _ := f.tidy()
+		freed += more
 	}
-	return freed
+	return freed, false
 }
 
 // As returns the entry in the form of kind: e itself, or its conversion to a kind that is stored as e's.
@@ -90,9 +95,19 @@ func (e *Entry) As(kind *resource.Kind) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := NewEntry(kind, e.Key, obj, e.Revision)
+	return e.formed(kind, obj), nil
+}
+
+// formed keeps a form of the entry.
+func (e *Entry) formed(kind *resource.Kind, obj resource.Object) *Entry {
+	f, t := NewEntry(kind, e.Key, obj, e.Revision), e.touched.Load()
+	f.touched.Store(t)
 	e.form.Store(f)
-	return f, nil
+	e.read.Store(true)
+	if t != nil {
+		t.Store(true)
+	}
+	return f
 }
 
 // Convert makes the forms that entries lack in kind, all at once if that costs less; As has them then.
@@ -115,7 +130,7 @@ func Convert(entries []*Entry, kind *resource.Kind) error {
 		return err
 	}
 	for i, e := range missing {
-		e.form.Store(NewEntry(kind, e.Key, made[i], e.Revision))
+		e.formed(kind, made[i])
 	}
 	return nil
 }
@@ -124,7 +139,9 @@ func Convert(entries []*Entry, kind *resource.Kind) error {
 func (e *Entry) at(revision int64) *Entry {
 	obj := e.Object.DeepCopyObject().(resource.Object)
 	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
-	return NewEntry(e.Kind, e.Key, obj, revision)
+	other := NewEntry(e.Kind, e.Key, obj, revision)
+	other.touched.Store(e.touched.Load())
+	return other
 }
 
 // Written is what a writer attaches to a store.Op: the object that it writes, which gets its revision when the write
@@ -174,16 +191,17 @@ func (e *Event) Left() *Entry {
 }
 
 // tidy drops the encodings of what is not current any more.
-func (e *Event) tidy() int {
-	freed := 0
+func (e *Event) tidy() (freed int, left bool) {
+	tidy := func(one *Entry) {
+		if one != nil {
+			more, held := one.tidy()
+			freed, left = freed+more, left || held
+		}
+	}
 	if e.Deleted {
-		freed = e.Entry.tidy()
+		tidy(e.Entry)
 	}
-	if e.Prev != nil {
-		freed += e.Prev.tidy()
-	}
-	if l := e.left.Load(); l != nil {
-		freed += l.tidy()
-	}
-	return freed
+	tidy(e.Prev)
+	tidy(e.left.Load())
+	return freed, left
 }

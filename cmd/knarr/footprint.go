@@ -75,7 +75,7 @@ func releaseProgram() {
 		switch {
 		case len(f) >= 5 && !strings.HasSuffix(f[0], ":"): // 00400000-01ec2000 r-xp 00000000 fe:00 1234 /path
 			begin, end = 0, 0
-			if len(f) == 6 && f[5] == program && !strings.Contains(f[1], "w") {
+			if len(f) >= 6 && strings.Join(f[5:], " ") == program && !strings.Contains(f[1], "w") {
 				from, to, _ := strings.Cut(f[0], "-")
 				begin, _ = strconv.ParseUint(from, 16, 64)
 				end, _ = strconv.ParseUint(to, 16, 64)

@@ -5,6 +5,7 @@ package pebble
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -12,22 +13,76 @@ import (
 	"knarr.dev/store"
 )
 
-// housekeepEvery is how often expired keys are deleted and old history is dropped.
-const housekeepEvery = time.Second
+// Bounds of the time between two rounds of housekeeping.
+const (
+	housekeepEvery = time.Second
+	housekeepRest  = time.Minute // however little there is to do: clocks are set now and then
+)
 
-// housekeep deletes expired keys and old history until the store is closed. It runs beside the sequencer: no write waits for it.
+// housekeep deletes expired keys and old history until the store is closed, each when its time has come. It runs beside the
+// sequencer: no write waits for it.
 func (s *Store) housekeep() {
-	tick := time.NewTicker(housekeepEvery)
-	defer tick.Stop()
+	pause := time.NewTimer(housekeepEvery)
+	defer pause.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-pause.C:
 			s.expire(s.expired())
 			s.forgetOld()
+		case <-s.sooner:
 		case <-s.stop:
 			return
 		}
+		pause.Reset(s.untilDue())
 	}
+}
+
+// untilDue finds when there will be something to do, and notes it for writers, who tell if they bring it forward.
+func (s *Store) untilDue() time.Duration {
+	if s.options.manual {
+		return housekeepEvery
+	}
+	s.due.Store(math.MaxInt64) // what is written from now on tells if it is not seen below
+	due := min(s.nextExpiry(), s.oldestMark())
+	s.due.Store(due)
+	return min(max(time.Unix(due, 0).Sub(s.options.Now()), housekeepEvery), housekeepRest)
+}
+
+// bringForward tells the housekeeping that there is something to do at a Unix second.
+func (s *Store) bringForward(at int64) {
+	if at >= s.due.Load() {
+		return
+	}
+	select {
+	case s.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// nextExpiry is the Unix second at which a key expires next, or a very late one.
+func (s *Store) nextExpiry() int64 {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableExpiry}, UpperBound: []byte{tableExpiry + 1}})
+	if err != nil {
+		return never
+	}
+	defer it.Close()
+	if !it.First() || len(it.Key()) != 17 {
+		return never
+	}
+	return int64(binary.BigEndian.Uint64(it.Key()[1:]))
+}
+
+// never is a Unix second that does not come.
+const never = 1 << 40
+
+// oldestMark is the Unix second at which the oldest mark leaves the history window, or a very late one.
+func (s *Store) oldestMark() int64 {
+	s.marking.Lock()
+	defer s.marking.Unlock()
+	if len(s.marks) == 0 {
+		return never
+	}
+	return s.marks[0].at.Add(s.options.HistoryWindow).Unix() + 1
 }
 
 // expire has writes carried out. What becomes of them matters to nobody: a key that was written meanwhile stays.
@@ -75,7 +130,11 @@ func (s *Store) expired() []*write {
 func (s *Store) mark(now time.Time, revision int64) {
 	s.marking.Lock()
 	defer s.marking.Unlock()
-	if n := len(s.marks); n == 0 || now.Sub(s.marks[n-1].at) >= housekeepEvery {
+	n := len(s.marks)
+	if n == 0 {
+		s.bringForward(now.Add(s.options.HistoryWindow).Unix() + 1)
+	}
+	if n == 0 || now.Sub(s.marks[n-1].at) >= housekeepEvery {
 		s.marks = append(s.marks, mark{now, revision})
 	}
 }

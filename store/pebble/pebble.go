@@ -50,6 +50,7 @@ type Options struct {
 	Now func() time.Time
 
 	memTable uint64 // bytes; tests make it small
+	manual   bool   // Now is not the time that timers know
 }
 
 // Store is an open store.
@@ -75,6 +76,10 @@ type Store struct {
 	// marks remember when revisions were given, for the history window; marking guards them.
 	marking sync.Mutex
 	marks   []mark
+	// due is the Unix second at which the housekeeping has something to do; sooner, which has room for one, tells it to look
+	// again.
+	due    atomic.Int64
+	sooner chan struct{}
 }
 
 // Size is how many bytes the store takes on disk.
@@ -113,6 +118,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.manual = o.Now != nil
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -127,7 +133,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		db: db, options: o, writes: make(chan *write, maxWaiting),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), sooner: make(chan struct{}, 1),
 	}
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())

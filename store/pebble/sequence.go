@@ -124,6 +124,11 @@ func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, n
 	s.feed.Publish(events, revision)
 	s.revision.Store(revision)
 	s.mark(now, revision)
+	for i := range events {
+		if e := events[i].Expires; e != 0 {
+			s.bringForward(e)
+		}
+	}
 }
 
 func exists(v *version) bool { return v != nil && !v.deleted }

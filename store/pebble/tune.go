@@ -42,6 +42,7 @@ func tune(o *Options) (tuning *pebble.Options, free func()) {
 		tuning.Levels[i].IndexBlockSize = 4 << 10
 		tuning.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.MinLZCompression }
 	}
+	tuning.Experimental.CompactionScheduler = newCompactions()
 	tuning.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
 			Enabled: true, MinimumSize: separateBytes, MaxBlobReferenceDepth: blobDepth,
