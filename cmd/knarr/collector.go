@@ -30,6 +30,7 @@ const (
 	garbageMax   = 256 << 20
 
 	percentQuiet = 100 // as the runtime does by default
+	percentStart = 400 // in the first interval: what a start allocates is hardly ever garbage
 	percentMax   = 1000
 )
 
@@ -92,7 +93,7 @@ func driveCollector(ctx context.Context) {
 	c := collector{garbage: garbageOf(machineMemory())}
 	c.allocated, _ = read()
 	percent := math.MinInt
-	before := debug.SetGCPercent(percentQuiet)
+	before := debug.SetGCPercent(percentStart)
 	defer debug.SetGCPercent(before)
 	for {
 		select {

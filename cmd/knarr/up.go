@@ -121,13 +121,13 @@ func (s *serving) run(ctx context.Context, out io.Writer) error {
 	}
 	s.config.Level = level
 	begin := time.Now()
+	go driveCollector(ctx)
 	c, err := cluster.Start(ctx, s.config, log)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "knarr ready in %v  %s  kubeconfig %s\n", time.Since(begin).Round(time.Millisecond), c.URL(), c.KubeconfigFile())
 	go keepSmall(ctx)
-	go driveCollector(ctx)
 	<-c.Done() // ctx ended or something failed
 	return c.Close()
 }
