@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/coordination"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/admission"
 	"knarr.dev/apiserver/audit"
@@ -46,6 +47,8 @@ type Config struct {
 	Store store.Store
 	// Shared says that other servers write to the store too.
 	Shared bool
+	// Hostname is what the machine calls itself, by which the server's Lease in kube-system names it; none is held if it is empty.
+	Hostname string
 	// StoreSize is how many bytes the store takes on disk; nil is unknown.
 	StoreSize func(context.Context) (int64, error)
 	// Flags are what the process was started with, by name, as /flagz tells them; nil is nothing.
@@ -299,6 +302,9 @@ func (s *Server) Run(ctx context.Context) error {
 		wg.Go(func() {
 			s.repairs.Run(ctx, func(err error) { s.cfg.Log.Warn("addresses of Services could not be checked", "err", err) })
 		})
+	}
+	if s.cfg.Hostname != "" && s.registry(coordination.Leases.Kind) != nil {
+		wg.Go(func() { s.keepIdentity(work) })
 	}
 	if s.cfg.Shared && s.advertised() {
 		wg.Go(func() { s.keepEndpoints(ctx) }) // nobody is led here from the moment on that the end begins

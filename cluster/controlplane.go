@@ -61,6 +61,9 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		Shutdown: c.config.Serving.shutdown(), LastingPaths: []string{backupPath}, NoProfiling: !yes(c.config.Serving.Profiling),
 		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
 	}
+	if host, err := os.Hostname(); err == nil { // else it goes without a Lease of its own
+		config.Hostname = strings.ToLower(host)
+	}
 	c.config.Requests.bound(&config)
 	policy, err := authz.Bootstrap()
 	if err != nil {

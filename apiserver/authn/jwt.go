@@ -99,6 +99,7 @@ type jwtIssuer struct {
 	now        func() time.Time
 	client     *http.Client
 	mapping    *mapping
+	elsewhere  *distributed // nil for an issuer of distributed claims only
 
 	mu      sync.Mutex
 	keys    *oidc.RemoteKeySet
@@ -115,6 +116,7 @@ func newJWTIssuer(cfg *apiserverv1.JWTAuthenticator, algorithms []string, now fu
 		return nil, err
 	}
 	i := &jwtIssuer{cfg: cfg, algorithms: algorithms, now: now, mapping: m}
+	i.elsewhere = &distributed{issuer: i}
 	if len(i.algorithms) == 0 {
 		i.algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
 	}
@@ -207,7 +209,7 @@ func (i *jwtIssuer) review(ctx context.Context, token string, audiences []string
 	if err := parsed.Claims(&claims); err != nil {
 		return nil, fmt.Errorf("parse claims: %w", err)
 	}
-	if err := i.resolveDistributed(claims); err != nil {
+	if err := i.elsewhere.expand(ctx, token, claims); err != nil {
 		return nil, err
 	}
 	identity, err := i.mapping.identity(ctx, claims)
@@ -221,22 +223,6 @@ func (i *jwtIssuer) review(ctx context.Context, token string, audiences []string
 		}
 	}
 	return found, nil
-}
-
-// resolveDistributed refuses tokens whose groups are elsewhere, rather than to take somebody for a user without groups.
-func (i *jwtIssuer) resolveDistributed(claims map[string]any) error {
-	names, _ := claims["_claim_names"].(map[string]any)
-	groups := i.cfg.ClaimMappings.Groups.Claim
-	if groups == "" {
-		return nil
-	}
-	if _, here := claims[groups]; here {
-		return nil
-	}
-	if _, elsewhere := names[groups]; elsewhere {
-		return fmt.Errorf("the claim %q is distributed, which is not supported", groups)
-	}
-	return nil
 }
 
 func checkIssuer(i *apiserverv1.Issuer) error {
