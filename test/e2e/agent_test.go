@@ -23,6 +23,7 @@ type wire struct{ bridge, server string }
 func newWire(t *testing.T) wire {
 	t.Helper()
 	w := wire{bridge: "knarr-e2e-join", server: "10.164.0.1"}
+	_ = exec.Command("ip", "link", "del", w.bridge).Run() // of a test that was killed
 	command(t, "ip", "link", "add", w.bridge, "type", "bridge")
 	t.Cleanup(func() { command(t, "ip", "link", "del", w.bridge) })
 	command(t, "ip", "address", "add", w.server+"/24", "dev", w.bridge)
@@ -34,6 +35,7 @@ func newWire(t *testing.T) wire {
 func (w wire) machine(t *testing.T, name, address string) (namespace string) {
 	t.Helper()
 	namespace = "knarr-e2e-" + name
+	_ = exec.Command("ip", "netns", "del", namespace).Run()
 	command(t, "ip", "netns", "add", namespace)
 	t.Cleanup(func() { command(t, "ip", "netns", "del", namespace) })
 	command(t, "ip", "link", "add", "ke2e-"+name, "master", w.bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", namespace)

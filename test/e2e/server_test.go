@@ -39,6 +39,7 @@ var programs = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	reclaim()
 	code := m.Run()
 	if dir, err := programs(); err == nil {
 		os.RemoveAll(dir)
@@ -73,6 +74,9 @@ func startServer(t *testing.T, subcommand string, args ...string) *server {
 	s.args = append([]string{subcommand, "--data-dir", dir, "--listen", s.listen, "--log-level", "info"}, args...)
 	if subcommand == "up" {
 		s.args = append(s.args, roomLeft)
+		if err := remember(dir, s.args); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if s.log, err = os.Create(filepath.Join(dir, "e2e.log")); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -66,6 +67,9 @@ func (p Plan) Up() error {
 	if err := forwarding(); err != nil {
 		return err
 	}
+	if err := p.free(); err != nil {
+		return err
+	}
 	bridge, err := p.bridge()
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", p.Bridge(), err)
@@ -100,6 +104,34 @@ func (p Plan) Down() error {
 		problems = append(problems, netlink.LinkDel(l))
 	}
 	return errors.Join(problems...)
+}
+
+// free tells whether somebody else has addresses of these ranges, such as another cluster or one that was killed and never stopped:
+// packets would go there.
+func (p Plan) free() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		name := l.Attrs().Name
+		if strings.Contains(name, p.ID) {
+			continue
+		}
+		addresses, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			return fmt.Errorf("list addresses of %s: %w", name, err)
+		}
+		for _, a := range addresses {
+			ip, _ := netip.AddrFromSlice(a.IP.To4())
+			for what, r := range map[string]netip.Prefix{"node": p.Nodes, "pod": p.Pods} {
+				if r.Contains(ip) {
+					return fmt.Errorf("%s addresses %s: link %s has %s of them. Is there another cluster, or one that was killed? Choose other addresses, or start and stop it once more", what, r, name, a.IPNet)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (p Plan) veth(i int) string { return fmt.Sprintf("kn%s-%d", p.ID, i) }

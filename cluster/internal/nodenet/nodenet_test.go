@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -31,6 +32,11 @@ func TestNodesReachEachOtherAndGoAway(t *testing.T) {
 		if err := p.Up(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	other := p
+	other.ID, other.Namespaced = ID("another"), nil
+	if err := other.Up(); err == nil || !strings.Contains(err.Error(), "link knarr-"+p.ID+" has 10.251.0.1/24") {
+		t.Errorf("another cluster with the same addresses: %v", err)
 	}
 	l, err := Listen(p.Path(p.Namespaced[1]), "10.251.0.12:0")
 	if err != nil {
