@@ -95,7 +95,6 @@ func (o *operation) strategicMerge(gvk schema.GroupVersionKind, old, obj resourc
 	if !wanted {
 		strict = nil
 	}
-	shown := fmt.Sprintf("%+v", patch) // before the merge, which changes it
 	before, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
 	if err != nil {
 		return err
@@ -104,8 +103,8 @@ func (o *operation) strategicMerge(gvk schema.GroupVersionKind, old, obj resourc
 	if err != nil {
 		return badMerge(err)
 	}
-	invalid := func(problem error) error {
-		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), shown, problem.Error())})
+	invalid := func(problem error) error { // it shows the patch as the merge left it
+		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), fmt.Sprintf("%+v", patch), problem.Error())})
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(after, obj, wanted); err != nil {
 		problem, isStrict := runtime.AsStrictDecodingError(err)

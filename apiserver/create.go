@@ -204,7 +204,7 @@ func (r *registry) checkPlace(o *operation, obj resource.Object) error {
 	if o.Name == "" {
 		return nil
 	}
-	if obj.GetName() == "" && o.Verb == "update" {
+	if obj.GetName() == "" && o.Verb != "create" {
 		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", o.Name))
 	}
 	if obj.GetName() != o.Name {

@@ -192,6 +192,9 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
 		return notFoundPath()
 	}
+	if named && k.Virtual && i.subresource == "" && !slices.Contains(k.Verbs, "get") {
+		return notFoundPath()
+	}
 	if isConnect(k, i.subresource) {
 		if !connectHas(i.subresource, method) {
 			return notAllowed()
@@ -226,7 +229,7 @@ func segment(i *requestInfo) error {
 	if i.name == "" && i.subresource != "" && i.resource != "bindings" {
 		return apierrors.NewBadRequest("name must be provided")
 	}
-	if problems := path.IsValidPathSegmentName(i.name); i.name != "" && len(problems) > 0 {
+	if problems := path.IsValidPathSegmentName(i.name); i.name != "" && i.verb != "list" && i.verb != "watch" && i.verb != "deletecollection" && len(problems) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", i.name, strings.Join(problems, ";")))
 	}
 	return nil
@@ -548,7 +551,7 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 			return nil, unrecognized(want, runtime.NewMissingKindErr(string(body)), body)
 		}
 		if said.Version == "" {
-			return nil, unrecognized(want, runtime.NewMissingVersionErr(string(body)), body)
+			return nil, otherVersion(said, want)
 		}
 	}
 	got := stated(said, want)
@@ -561,7 +564,7 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 		case !custom:
 			return nil, s.wrongKind(got, want)
 		case got.GroupVersion() != want.GroupVersion():
-			return nil, otherVersion(got, want)
+			return s.strangeVersion(media, reg, q, body, got)
 		} // another kind is found by validation
 	}
 	d, err := codec.Decode(media, body, obj)
@@ -577,6 +580,28 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	o := &operation{Request: q}
 	err = o.strict(want, d.Strict)
 	return o.warnings, err
+}
+
+// strangeVersion refuses a custom object of another version than that of the path, and warns of all that is unknown of it.
+func (s *Server) strangeVersion(media string, reg *registry, q *call.Request, body []byte, got schema.GroupVersionKind) ([]string, error) {
+	want := reg.subKind(q.Subresource)
+	obj, err := bodyOf(reg.kind, q.Subresource)
+	if err != nil {
+		return nil, err
+	}
+	d, err := codec.Decode(media, body, obj)
+	if err != nil {
+		return nil, otherVersion(got, want)
+	}
+	unknown, err := coerce(reg.kind, obj)
+	if err != nil {
+		return nil, otherVersion(got, want)
+	}
+	o := &operation{Request: q}
+	if err := o.strict(want, append(d.Strict, unknown...)); err != nil {
+		return nil, err
+	}
+	return o.warnings, otherVersion(got, want)
 }
 
 // stated is the kind that a body says it is of: what it leaves out is as wanted.
@@ -649,8 +674,15 @@ func patchType(r *http.Request, k *resource.Kind) (types.PatchType, error) {
 			return t, nil
 		}
 	}
+	known := []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
 	if k.Custom != nil {
-		return "", unsupportedMedia(strings.Join([]string{string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyYAMLPatchType)}, ", "))
+		return "", unsupportedMedia(strings.Join(slices.Delete(known, 2, 3), ", "))
+	}
+	for part := range strings.SplitSeq(r.Header.Get("Content-Type"), ",") { // one of several leads to the handler, which knows no lists
+		media, _, _ := strings.Cut(part, ";")
+		if slices.Contains(known, strings.TrimSpace(media)) {
+			return "", unsupportedMedia(strings.Join(known, ", "))
+		}
 	}
 	return "", unsupportedPatch()
 }

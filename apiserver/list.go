@@ -36,14 +36,14 @@ const continueVersion = "meta.k8s.io/v1"
 
 func encodeContinue(key, prefix string, revision int64) string {
 	start, _ := strings.CutPrefix(key, prefix)
-	b, err := json.Marshal(continueToken{Version: continueVersion, Revision: revision, Start: start + "\x00"})
+	b, err := json.Marshal(continueToken{Version: continueVersion, Revision: revision, Start: "/" + start + "\x00"})
 	if err != nil {
 		panic(fmt.Sprintf("encode continue token: %v", err))
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// decodeContinue returns the last key that was listed, and the revision.
+// decodeContinue returns the key after which a list goes on, and the revision.
 func decodeContinue(token, prefix string) (after string, revision int64, err error) {
 	bad := func(format string, args ...any) (string, int64, error) {
 		return "", 0, apierrors.NewBadRequest("invalid continue token: " + fmt.Sprintf(format, args...))
@@ -63,10 +63,15 @@ func decodeContinue(token, prefix string) (after string, revision int64, err err
 		return bad("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
 	case c.Start == "":
 		return bad("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
-	case strings.HasPrefix(c.Start, "/") || strings.Contains(c.Start, "../"):
+	case strings.Contains(c.Start, "../"):
 		return bad("continue key is not valid: %s", c.Start)
 	}
-	return prefix + strings.TrimSuffix(c.Start, "\x00"), c.Revision, nil
+	last, next := strings.CutSuffix(prefix+strings.TrimPrefix(c.Start, "/"), "\x00")
+	if !next { // the list goes on with that key
+		n := len(last) - 1
+		last = last[:n] + string(last[n]-1) + "\xff"
+	}
+	return last, c.Revision, nil
 }
 
 // list answers GET of a collection.
@@ -93,12 +98,12 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 	out := &listAnswer{}
 	out.meta.ResourceVersion = strconv.FormatInt(s.Revision, 10)
 	limit := int(max(o.Limit, 0))
+	if o.ResourceVersion == "0" && o.ResourceVersionMatch != metav1.ResourceVersionMatchExact {
+		limit = 0 // what is in memory comes at once, as with Kubernetes
+	}
 	more, remaining, read := false, int64(0), 0
 	var failed error
 	s.RangeLabelled(prefix, after, required, func(e *watchcache.Entry) bool {
-		if more && match != nil {
-			return false
-		}
 		read++
 		f, err := e.As(r.kind)
 		if err != nil {
@@ -114,6 +119,10 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 			return true
 		}
 		out.entries = append(out.entries, f)
+		if match != nil && len(out.entries) == limit {
+			more = !r.single(o.Request) && follows(s, r.key(oneNamespace(o.Request), ""), e.Key)
+			return false
+		}
 		return true
 	})
 	if failed != nil {
@@ -127,6 +136,30 @@ func (r *registry) list(ctx context.Context, o *operation) (*answer, error) {
 		}
 	}
 	return &answer{list: out}, nil
+}
+
+// single says that a list can hold but one object.
+func (r *registry) single(q *call.Request) bool {
+	_, named := exactName(q.Fields)
+	return named && (r.kind.Scope != resource.Namespaced || oneNamespace(q) != "")
+}
+
+// oneNamespace is the namespace that all objects of a list are in, empty if there is no such.
+func oneNamespace(q *call.Request) string {
+	if q.Namespace == "" && q.Fields != nil {
+		name, _ := q.Fields.RequiresExactMatch("metadata.namespace")
+		return name
+	}
+	return q.Namespace
+}
+
+// follows says whether there is anything in a list after a key, be it selected or not: clients learn it only by asking.
+func follows(s *watchcache.Snapshot, prefix, key string) (more bool) {
+	s.Range(prefix, key, func(*watchcache.Entry) bool {
+		more = true
+		return false
+	})
+	return more
 }
 
 // convertListed converts the objects that a list may show, at once where that costs less.

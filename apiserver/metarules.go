@@ -53,7 +53,7 @@ func metaRulesOf(k *resource.Kind, status bool) metaRules {
 	case "volumeattachments":
 		return metaRules{whole: 1}
 	}
-	if status {
+	if status || k.Custom != nil {
 		return metaRules{changes: 1}
 	}
 	switch k.Resource {
@@ -220,7 +220,7 @@ func statusMeta(k *resource.Kind, obj, old resource.Object, asked *metav1.Object
 	case "deployments":
 		asked.Labels = was.Labels
 	case "pods":
-		asked.OwnerReferences = was.OwnerReferences
+		asked.OwnerReferences, asked.DeletionTimestamp = was.OwnerReferences, was.DeletionTimestamp
 	case "prioritylevelconfigurations", "flowschemas":
 		owners := asked.ManagedFields
 		*asked = was

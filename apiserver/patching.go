@@ -5,9 +5,13 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
+	"strconv"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,6 +70,11 @@ func (r *registry) applyNew(ctx context.Context, o *operation) (*answer, error) 
 		return nil, apierrors.NewConflict(r.kind.GroupResource(), o.Name, fmt.Errorf(
 			"uid mismatch: the provided object specified uid %s, and no existing object was found", uid))
 	}
+	if version := obj.GetResourceVersion(); version != "" {
+		if _, err := strconv.ParseUint(version, 10, 64); err != nil {
+			return nil, errStatus500(err.Error())
+		}
+	}
 	ask := attributes(o.user, o.Request)
 	ask.Verb = "create"
 	if err := r.server.authorize(ctx, ask); err != nil {
@@ -108,12 +117,6 @@ func (r *registry) patched(o *operation, old resource.Object) (resource.Object, 
 		if obj, err = r.changed(o, old); err != nil {
 			return nil, err
 		}
-	}
-	if obj.GetName() == "" {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", o.Name))
-	}
-	if obj.GetName() != o.Name {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), o.Name))
 	}
 	if err := r.checkPlace(o, obj); err != nil {
 		return nil, err
@@ -178,7 +181,7 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 		return err
 	}
 	_, custom := obj.(*unstructured.Unstructured)
-	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk && !custom && r.kind.Readable == nil {
+	if d, err := codec.Decode(codec.JSON, after, obj); err == nil && d.Plain && d.Kind == gvk && !custom && r.kind.Readable == nil && len(strict) == 0 {
 		return nil
 	}
 	reflect.ValueOf(obj).Elem().SetZero()
@@ -186,10 +189,18 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	if err != nil {
 		return badPatch(after, err)
 	}
+	if custom {
+		if err := untyped(stated, after); err != nil {
+			return err
+		}
+	}
 	if stated.Kind == "" {
 		stated.Kind = gvk.Kind
 	}
 	if stated.Version == "" {
+		if r.kind.Custom == nil {
+			return o.unversioned(gvk, after, obj)
+		}
 		stated.Group, stated.Version = gvk.Group, gvk.Version
 	}
 	if stated != gvk && !custom { // of custom ones validation finds it
@@ -203,10 +214,52 @@ func (r *registry) patchInto(o *operation, gvk schema.GroupVersionKind, old, obj
 	if err != nil {
 		return badPatch(after, err)
 	}
+	if custom && stated.Group != gvk.Group { // of which nothing is known
+		unknown = nil
+	}
 	strict = append(append(strict, d.Strict...), unknown...)
 	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
 		return badPatch(after, runtime.NewStrictDecodingError(strict))
 	}
+	return o.strict(gvk, strict)
+}
+
+// untyped is the error for a custom object that a patch left without kind or version.
+func untyped(stated schema.GroupVersionKind, after []byte) error {
+	switch {
+	case stated.Kind == "":
+		return badPatch(after, runtime.NewMissingKindErr(string(after)))
+	case stated.Version != "":
+		return nil
+	}
+	var said struct {
+		APIVersion json.RawMessage `json:"apiVersion"`
+	}
+	if err := json.Unmarshal(after, &said); err == nil && said.APIVersion == nil {
+		return apierrors.NewInternalError(runtime.NewMissingVersionErr("object has no apiVersion field"))
+	} else if err == nil && string(said.APIVersion) == "null" {
+		return badPatch(after, errors.New(".apiVersion accessor error: <nil> is of the type <nil>, expected string"))
+	}
+	return badPatch(after, runtime.NewMissingVersionErr(string(after)))
+}
+
+// unversioned reads an object that a patch left without version: as one of no version, which has none of the fields that are spelt as
+// in JSON. The name is among them, so this ends with an error.
+func (o *operation) unversioned(gvk schema.GroupVersionKind, after []byte, obj resource.Object) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(after, &fields); err != nil {
+		return badPatch(after, err)
+	}
+	var strict []error
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if name != "kind" && name != "apiVersion" {
+			strict = append(strict, fmt.Errorf("unknown field %q", name))
+		}
+	}
+	if len(strict) > 0 && o.FieldValidation == metav1.FieldValidationStrict {
+		return badPatch(after, runtime.NewStrictDecodingError(strict))
+	}
+	obj.SetName("")
 	return o.strict(gvk, strict)
 }
 
@@ -224,30 +277,34 @@ func (r *registry) patchScale(ctx context.Context, o *operation) (*answer, error
 		return nil, err
 	}
 	return r.updateScale(ctx, o, func(old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		if err := r.ownedScale(ctx, o, old); err != nil {
+			return nil, err
+		}
 		if o.PatchType == types.ApplyYAMLPatchType {
-			return r.mergedScale(ctx, o, old)
+			obj, err := r.merged(o, old)
+			if err != nil {
+				return nil, err
+			}
+			return obj.(*autoscalingv1.Scale), nil
 		}
 		scale := new(autoscalingv1.Scale)
-		return scale, r.patchInto(o, scaleKind(), old, scale)
+		if err := r.patchInto(o, scaleKind(), old, scale); err != nil {
+			return nil, err
+		}
+		return scale, r.checkPlace(o, scale)
 	})
 }
 
-// mergedScale is a new scale: old with the configuration that is applied.
-func (r *registry) mergedScale(ctx context.Context, o *operation, old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+// ownedScale gives a scale the owners of its fields, which are those of the object.
+func (r *registry) ownedScale(ctx context.Context, o *operation, scale *autoscalingv1.Scale) error {
 	cur, err := r.current(ctx, o.Namespace, o.Name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	translation, err := r.server.fields.NewScale(r.kind, cur.Object.GetManagedFields())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if old.ManagedFields, err = translation.Entries(); err != nil {
-		return nil, err
-	}
-	obj, err := r.merged(o, old)
-	if err != nil {
-		return nil, err
-	}
-	return obj.(*autoscalingv1.Scale), nil
+	scale.ManagedFields, err = translation.Entries()
+	return err
 }

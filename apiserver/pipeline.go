@@ -127,6 +127,11 @@ func (s *Server) withPanicRecovery(next http.Handler) http.Handler {
 func (s *Server) withRequestInfo(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sc := &scope{info: parseRequest(r), received: time.Now()}
+		if i := sc.info; i.isResource && i.resource == "watch" { // of what, it does not say
+			http.Error(w, fmt.Sprintf("Internal Server Error: %q: failed to create RequestInfo: unable to determine kind and namespace from url, %s",
+				r.RequestURI, r.URL.Path), http.StatusInternalServerError)
+			return
+		}
 		ctx := r.Context()
 		if sc.timeout = s.cfg.RequestTimeout; sc.info.verb != "watch" && !isLong(sc.info) {
 			sc.timeout, sc.badTimeout = s.timeoutOf(r, sc.info)
@@ -239,7 +244,11 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if reg := s.resource(podsOf(info)); reg != nil { // POST to bindings is the old form of pods/NAME/binding
-			if info.verb != "create" || info.name != "" {
+			switch {
+			case info.namespace == "" || info.name != "":
+				writeError(w, r, notFoundPath())
+				return
+			case info.verb != "create":
 				writeError(w, r, notAllowed())
 				return
 			}

@@ -10,6 +10,7 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -49,8 +50,12 @@ func (r *registry) subresource(ctx context.Context, o *operation) (*answer, erro
 
 func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error) {
 	h := r.hook(o.Subresource)
-	if o.Object.GetNamespace() == "" && r.kind.Scope == resource.Namespaced {
+	switch o.Object.GetNamespace() {
+	case o.Namespace:
+	case "":
 		o.Object.SetNamespace(o.Namespace)
+	default:
+		return nil, apierrors.NewBadRequest(otherNamespace)
 	}
 	a := r.admitted(o, "create", o.Object, nil)
 	if err := r.server.mutate(ctx, a); err != nil {
@@ -196,14 +201,19 @@ func (r *registry) updateScale(ctx context.Context, o *operation, change func(*a
 		if err != nil {
 			return nil, err
 		}
-		if errs := scaleProblems(o.Name, scale); len(errs) > 0 && r.kind.Custom == nil { // which has rules of its own
-			return nil, apierrors.NewInvalid(scaleKind().GroupKind(), scale.Name, errs)
+		if r.kind.Custom == nil { // which has rules of its own
+			if errs := scaleProblems(r.kind, scale); len(errs) > 0 {
+				return nil, apierrors.NewInvalid(scaleKind().GroupKind(), scale.Name, errs)
+			}
+			if uid := old.Object.GetUID(); scale.UID != "" && scale.UID != uid {
+				named := r.kind.GroupResource()
+				named.Resource += "/scale"
+				text := fmt.Sprintf("Precondition failed: UID in precondition: %s, UID in object meta: %s", scale.UID, uid)
+				return nil, apierrors.NewConflict(named, o.Name, errors.New(text))
+			}
 		}
 		r.kind.Scale.Set(obj, scale.Spec.Replicas)
 		obj.SetResourceVersion(scale.ResourceVersion)
-		if scale.UID != "" {
-			obj.SetUID(scale.UID)
-		}
 		return obj, nil
 	})
 	if err != nil {
@@ -212,8 +222,10 @@ func (r *registry) updateScale(ctx context.Context, o *operation, change func(*a
 	return r.scaleOf(a.entry)
 }
 
-func scaleProblems(name string, s *autoscalingv1.Scale) field.ErrorList {
-	var errs field.ErrorList
+func scaleProblems(k *resource.Kind, s *autoscalingv1.Scale) field.ErrorList {
+	meta, at := s.ObjectMeta, field.NewPath("metadata")
+	meta.ManagedFields = nil // they are not the scale's to write
+	errs := append(validation.ValidateObjectMeta(&meta, true, validation.NameIsDNSSubdomain, at), finalizerProblems(k, s, at)...)
 	if s.Spec.Replicas < 0 {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0"))
 	}

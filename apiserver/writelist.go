@@ -40,8 +40,8 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, reg *registry
 		if list.items, err = l.encodings((*watchcache.Entry).JSON); err != nil {
 			return err
 		}
-		list.tail = "]}\n"
-		list.head, err = listHead(reg, l)
+		list.head, list.tail, err = listEnds(reg, l)
+		list.tail += "\n"
 		list.size = len(list.head) + len(list.tail) + max(len(list.items)-1, 0)
 		for _, item := range list.items {
 			list.size += len(item)
@@ -135,27 +135,33 @@ func (s *Server) writeParts(w http.ResponseWriter, r *http.Request, p *parts) {
 	}
 }
 
-// listHead is the beginning of a list in JSON.
-func listHead(reg *registry, l *listAnswer) ([]byte, error) {
+// listEnds are the beginning and the end of a list in JSON, without its items.
+func listEnds(reg *registry, l *listAnswer) (head []byte, tail string, err error) {
 	meta, err := json.Marshal(&l.meta)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if reg.kind.Custom != nil && l.meta.Continue == "" { // lists of custom objects state it always
+	gvk := reg.kind.GroupVersion().WithKind(reg.kind.ListKind())
+	if reg.kind.Custom == nil {
+		head = codec.WithKind(make([]byte, 0, len(meta)+128), gvk, []byte("{}"))
+		head = append(head[:len(head)-1], `,"metadata":`...)
+		return append(append(head, meta...), `,"items":[`...), "]}", nil
+	}
+	// Of custom objects the names are in the order of the alphabet, and the token is always stated.
+	if l.meta.Continue == "" {
 		if len(meta) > 2 {
 			meta = append([]byte(`{"continue":"",`), meta[1:]...)
 		} else {
 			meta = []byte(`{"continue":""}`)
 		}
 	}
-	dst := codec.WithKind(make([]byte, 0, len(meta)+128), reg.kind.GroupVersion().WithKind(reg.kind.ListKind()), []byte("{}"))
-	dst = append(dst[:len(dst)-1], `,"metadata":`...)
-	return append(append(dst, meta...), `,"items":[`...), nil
+	head = []byte(`{"apiVersion":` + strconv.Quote(gvk.GroupVersion().String()) + `,"items":[`)
+	return head, `],"kind":` + strconv.Quote(gvk.Kind) + `,"metadata":` + string(meta) + "}", nil
 }
 
 // listJSON is a list in JSON.
 func listJSON(reg *registry, l *listAnswer) ([]byte, error) {
-	dst, err := listHead(reg, l)
+	dst, tail, err := listEnds(reg, l)
 	if err != nil {
 		return nil, err
 	}
@@ -169,5 +175,5 @@ func listJSON(reg *registry, l *listAnswer) ([]byte, error) {
 		}
 		dst = append(dst, b...)
 	}
-	return append(dst, "]}"...), nil
+	return append(dst, tail...), nil
 }

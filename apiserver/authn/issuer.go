@@ -301,8 +301,12 @@ func document(contentType string, value any) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
+		if r.Method != http.MethodGet {
+			refuse(w, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+			return
+		}
 		if !acceptable(strings.Join(r.Header.Values("Accept"), ","), contentType) {
-			notAcceptable(w, contentType)
+			refuse(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: "+contentType)
 			return
 		}
 		w.Header().Set("Content-Type", contentType)
@@ -327,17 +331,16 @@ func acceptable(header, media string) bool {
 	return false
 }
 
-func notAcceptable(w http.ResponseWriter, media string) {
+func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
 	body, err := json.Marshal(&metav1.Status{
-		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: http.StatusNotAcceptable,
-		Reason: metav1.StatusReasonNotAcceptable, Details: &metav1.StatusDetails{},
-		Message: "406: Not Acceptable\n\nAvailable representations: " + media,
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: int32(code),
+		Reason: reason, Details: &metav1.StatusDetails{}, Message: message,
 	})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusNotAcceptable)
-	w.Write(body) //nolint:errcheck // the client is gone
+	w.WriteHeader(code)
+	w.Write(append(body, '\n')) //nolint:errcheck // the client is gone
 }

@@ -121,9 +121,6 @@ func (r *family) kind(v *apiextensionsv1.CustomResourceDefinitionVersion) (*reso
 			KeepMetadata: true,
 			Prepare:      func(o, before resource.Object) { prepareStatus(asCustom(o), asCustom(before)) },
 			Validate: func(o, before resource.Object) field.ErrorList {
-				if errs := typeProblems(k, asCustom(o)); len(errs) > 0 {
-					return errs
-				}
 				return append(s.statusProblems(context.Background(), asCustom(o), asCustom(before)), scaleProblems(scale, asCustom(o))...)
 			},
 		}
@@ -218,15 +215,13 @@ func content(u *unstructured.Unstructured) map[string]any {
 // prepareStatus takes everything but status and the owners of fields from the old object.
 func prepareStatus(u, old *unstructured.Unstructured) {
 	status, has := u.Object["status"]
-	owners, apiVersion, kind := u.GetManagedFields(), u.GetAPIVersion(), u.GetKind()
+	owners := u.GetManagedFields()
 	u.Object = old.DeepCopy().Object
 	delete(u.Object, "status")
 	if has {
 		u.Object["status"] = status
 	}
 	u.SetManagedFields(owners)
-	u.SetAPIVersion(apiVersion)
-	u.SetKind(kind)
 }
 
 // warning is what every answer of a deprecated version says: what the definition wants, or which version to use.

@@ -24,6 +24,20 @@ type clause struct {
 	q      float64
 }
 
+// routable says whether an Accept header names any of the media types, whatever its parameters say.
+func routable(header string) bool {
+	if strings.TrimSpace(header) == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(header, ",") {
+		switch media, _, _ := strings.Cut(part, ";"); strings.TrimSpace(media) {
+		case "*/*", codec.JSON, codec.YAML, codec.Proto:
+			return true
+		}
+	}
+	return false
+}
+
 // choose takes the first form of an Accept header that there is. Only /api and /apis have an aggregated form.
 func choose(header string, canAggregate bool) (form, bool) {
 	if strings.TrimSpace(header) == "" {

@@ -93,7 +93,7 @@ func newDocument(gvk schema.GroupVersionKind, body any) *document {
 	return d
 }
 
-// ServeHTTP answers GET and HEAD.
+// ServeHTTP answers with the documents of paths, and refuses others.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	docs := h.current.Load()
 	path := strings.TrimSuffix(r.URL.Path, "/")
@@ -106,11 +106,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		status(w, r, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
-		return
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	if below := strings.Count(path, "/"); path == "/api" || path == "/api/v1" || below == 3 { // only GET has a route; groups take all methods
+		switch {
+		case r.Method != http.MethodGet:
+			status(w, r, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+			return
+		case !routable(accept):
+			status(w, r, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+				"406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf")
+			return
+		}
 	}
-	f, ok := choose(strings.Join(r.Header.Values("Accept"), ","), docs.aggregated[path] != nil)
+	f, ok := choose(accept, docs.aggregated[path] != nil)
 	if !ok {
 		status(w, r, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
 			"only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf")
@@ -118,8 +126,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	contentType := f.media
 	if a := docs.aggregated[path]; a != nil {
-		w.Header().Add("Vary", "Accept")
 		if f.aggregated {
+			w.Header().Add("Vary", "Accept")
 			d = a
 			contentType += ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 			w.Header().Set("ETag", d.etag())
@@ -172,16 +180,21 @@ func (d *document) encode(media string, r *http.Request) ([]byte, error) {
 	if media == codec.YAML {
 		return yaml.JSONToYAML(b)
 	}
-	return indented(b, r)
+	return indented(b, wantsPretty(r))
 }
 
-// indented is JSON in the form that a client wants or that a person is likely to read.
-func indented(b []byte, r *http.Request) ([]byte, error) {
-	agent := r.UserAgent()
-	pretty := strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+// wantsPretty says whether a client wants indented JSON or is likely to be a person's.
+func wantsPretty(r *http.Request) bool {
 	if p := r.URL.Query().Get("pretty"); p != "" {
-		pretty, _ = strconv.ParseBool(p)
+		pretty, _ := strconv.ParseBool(p)
+		return pretty
 	}
+	agent := r.UserAgent()
+	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+}
+
+// indented is JSON in the form that a client wants.
+func indented(b []byte, pretty bool) ([]byte, error) {
 	if !pretty {
 		return append(b, '\n'), nil
 	}
@@ -192,12 +205,12 @@ func indented(b []byte, r *http.Request) ([]byte, error) {
 
 func status(w http.ResponseWriter, r *http.Request, code int, reason metav1.StatusReason, message string) {
 	refusal := &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message}
-	if code != http.StatusNotAcceptable {
+	if code != http.StatusNotAcceptable || strings.HasPrefix(message, "406") {
 		refusal.Details = &metav1.StatusDetails{}
 	}
 	b, err := codec.EncodeJSON(schema.GroupVersionKind{Version: "v1", Kind: "Status"}, refusal)
 	if err == nil {
-		b, err = indented(b, r)
+		b, err = indented(b, wantsPretty(r) || code == http.StatusNotAcceptable)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

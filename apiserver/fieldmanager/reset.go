@@ -22,6 +22,9 @@ func resets(kind *resource.Kind, subresource string) [][]string {
 	case subresource != "status":
 		return nil
 	}
+	if kind.Custom != nil {
+		return [][]string{{"spec"}, {"metadata"}}
+	}
 	switch kind.GroupKind().String() {
 	case "Deployment.apps":
 		return [][]string{{"spec"}, {"metadata", "labels"}}

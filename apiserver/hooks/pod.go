@@ -28,14 +28,19 @@ func Binding(store Store) Hook {
 		if name == "" {
 			name = binding.Name
 		}
-		if binding.Name != "" && binding.Name != name {
+		if binding.Name != name {
 			return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
 		}
 		if errs := bindingProblems(binding); len(errs) > 0 {
 			return nil, errs.ToAggregate()
 		}
+		key := "/registry"
+		if r.DryRun {
+			key = ""
+		}
+		key += "/pods/" + r.Namespace + "/" + name
 		_, err := store.Update(ctx, core.Pods.Kind, r.Namespace, name, r.DryRun, func(o resource.Object) error {
-			return bind(core.Pods.Cast(o), binding)
+			return bind(key, core.Pods.Cast(o), binding)
 		})
 		return nil, err
 	}}
@@ -53,15 +58,17 @@ func bindingProblems(b *corev1.Binding) field.ErrorList {
 	return errs
 }
 
-func bind(pod *corev1.Pod, b *corev1.Binding) error {
+// bind puts a pod on a node; key is what the store calls the pod.
+func bind(key string, pod *corev1.Pod, b *corev1.Binding) error {
 	refuse := func(format string, args ...any) error {
 		return apierrors.NewConflict(core.Pods.GroupResource(), pod.Name, fmt.Errorf(format, args...))
 	}
+	other := "StorageError: invalid object, Code: 4, Key: " + key + ", ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
 	switch {
 	case b.UID != "" && b.UID != pod.UID:
-		return refuse("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
+		return refuse(other+"UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
 	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
-		return refuse("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
+		return refuse(other+"ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
 	case pod.DeletionTimestamp != nil:
 		return refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
 	case pod.Spec.NodeName != "":

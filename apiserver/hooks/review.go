@@ -89,9 +89,7 @@ func (v *reviews) subjectAccess(ctx context.Context, _ *call.Identity, r *call.R
 	if !ok {
 		return nil, wrongBody(r)
 	}
-	problems := checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
-	problems = append(problems, checkWho(&review.Spec)...)
-	problems = append(problems, checkMeta(review.ObjectMeta)...)
+	problems := append(checkAccess(&review.Spec), checkMeta(review.ObjectMeta)...)
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
 	}
@@ -104,7 +102,9 @@ func (v *reviews) selfAccess(ctx context.Context, user *call.Identity, r *call.R
 	if !ok {
 		return nil, wrongBody(r)
 	}
-	problems := append(checkWhat(review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes), checkMeta(review.ObjectMeta)...)
+	about := review.Spec.ResourceAttributes
+	problems := append(checkWhat(about, review.Spec.NonResourceAttributes), checkSelectors(about)...)
+	problems = append(problems, checkMeta(review.ObjectMeta)...)
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
 	}
@@ -121,17 +121,13 @@ func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Req
 		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
 	review.Namespace = r.Namespace
-	spec := field.NewPath("spec")
-	problems := checkWho(&review.Spec)
-	switch {
-	case review.Spec.NonResourceAttributes != nil:
+	spec, about := field.NewPath("spec"), review.Spec.ResourceAttributes
+	problems := checkAccess(&review.Spec)
+	if about != nil && about.Namespace != review.Namespace {
+		problems = append(problems, field.Invalid(spec.Child("resourceAttributes", "namespace"), about.Namespace, "must match metadata.namespace"))
+	}
+	if review.Spec.NonResourceAttributes != nil {
 		problems = append(problems, field.Invalid(spec.Child("nonResourceAttributes"), shownPath(review.Spec.NonResourceAttributes), "disallowed on this kind of request"))
-	case review.Spec.ResourceAttributes == nil:
-		problems = append(problems, checkWhat(nil, nil)...)
-	case review.Spec.ResourceAttributes.Namespace != review.Namespace:
-		problems = append(problems, field.Invalid(spec.Child("resourceAttributes", "namespace"), review.Spec.ResourceAttributes.Namespace, "must match metadata.namespace"))
-	default:
-		problems = append(problems, checkSelectors(review.Spec.ResourceAttributes, spec.Child("resourceAttributes"))...)
 	}
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
@@ -148,10 +144,13 @@ func checkWhat(about *authorizationv1.ResourceAttributes, path *authorizationv1.
 	case about == nil && path == nil:
 		problems = append(problems, field.Invalid(spec.Child("resourceAttributes"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 	}
-	if about != nil {
-		problems = append(problems, checkSelectors(about, spec.Child("resourceAttributes"))...)
-	}
 	return problems
+}
+
+// checkAccess checks what a review asks, about whom, and how it selects.
+func checkAccess(s *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
+	problems := append(checkWhat(s.ResourceAttributes, s.NonResourceAttributes), checkWho(s)...)
+	return append(problems, checkSelectors(s.ResourceAttributes)...)
 }
 
 // shownPath is how Kubernetes quotes a path: with the names of Go's fields.
@@ -160,7 +159,11 @@ func shownPath(path *authorizationv1.NonResourceAttributes) any {
 }
 
 // checkSelectors checks the form of selectors; what does not parse is no error, it limits nothing.
-func checkSelectors(about *authorizationv1.ResourceAttributes, at *field.Path) (problems field.ErrorList) {
+func checkSelectors(about *authorizationv1.ResourceAttributes) (problems field.ErrorList) {
+	if about == nil {
+		return nil
+	}
+	at := field.NewPath("spec", "resourceAttributes")
 	form := func(at *field.Path, raw string, requirements int) {
 		switch {
 		case raw != "" && requirements > 0:

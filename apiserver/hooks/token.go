@@ -50,12 +50,12 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("cannot handle a %T as a TokenRequest", r.Object))
 	}
-	t.fill(request)
-	if err := checkTokenRequest(request, r); err != nil {
-		return nil, err
-	}
 	o, err := t.reader.Get(ctx, core.ServiceAccounts.Kind, r.Namespace, r.Name)
 	if err != nil {
+		return nil, err
+	}
+	t.fill(request)
+	if err := checkTokenRequest(request, r); err != nil {
 		return nil, err
 	}
 	account := core.ServiceAccounts.Cast(o)
@@ -109,11 +109,6 @@ func checkTokenRequest(request *authenticationv1.TokenRequest, r *call.Request) 
 	if request.Name != "" && request.Name != r.Name {
 		return apierrors.NewInvalid(kind, r.Name, field.ErrorList{
 			field.Invalid(field.NewPath("metadata").Child("name"), request.Name, "must match the service account name if specified"),
-		})
-	}
-	if request.Namespace != "" && request.Namespace != r.Namespace {
-		return apierrors.NewInvalid(kind, r.Name, field.ErrorList{
-			field.Invalid(field.NewPath("metadata").Child("namespace"), request.Namespace, "must match the service account namespace if specified"),
 		})
 	}
 	path := field.NewPath("spec", "expirationSeconds")

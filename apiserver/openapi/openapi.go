@@ -104,12 +104,8 @@ const (
 	jsonMedia   = "application/json"
 )
 
-// ServeHTTP answers GET and HEAD.
+// ServeHTTP answers with the documents, whatever the method.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
-	}
 	d := h.current.Load()
 	switch path := r.URL.Path; path {
 	case "/openapi/v2":
@@ -169,10 +165,9 @@ func (d *documents) serveIndex(w http.ResponseWriter) {
 }
 
 func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) {
-	w.Header().Add("Vary", "Accept")
-	w.Header().Add("Vary", "Accept-Encoding")
 	proto, ok := choose(r.Header.Values("Accept"), proto3Media)
 	if !ok {
+		w.Header().Add("Vary", "Accept")
 		w.WriteHeader(http.StatusNotAcceptable)
 		return
 	}
@@ -180,6 +175,10 @@ func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) 
 	if doc == nil {
 		w.WriteHeader(http.StatusNotFound)
 		return
+	}
+	w.Header().Add("Vary", "Accept")
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Add("Vary", "Accept-Encoding")
 	}
 	media := jsonMedia
 	if proto {
