@@ -36,6 +36,7 @@ type shape struct {
 	elem    *shape
 	entry   *value.TypeReflectCacheEntry // of a custom type
 	kind    customKind
+	typ     reflect.Type // of the value, without the pointer unless it is custom
 	// partial says that some part has no shape: recursive types, interfaces. whole is set when the shape is made.
 	partial, whole bool
 }
@@ -53,6 +54,8 @@ const (
 type shapeField struct {
 	name      string
 	index     []int
+	offset    uintptr      // of where it lies
+	typ       reflect.Type // of what lies there
 	omitEmpty bool
 	omitZero  func(reflect.Value) bool
 	shape     *shape
@@ -65,7 +68,7 @@ func (s shapes) of(t reflect.Type) *shape {
 	if sh := s[t]; sh != nil {
 		return sh
 	}
-	sh := new(shape)
+	sh := &shape{typ: t}
 	s[t] = sh
 	defer func() { sh.whole = true }()
 	if e := value.TypeReflectEntryOf(t); e.CanConvertToUnstructured() {
@@ -106,7 +109,7 @@ func (s shapes) of(t reflect.Type) *shape {
 		sh.partial = sh.elem == nil || sh.elem.partial || !sh.elem.whole
 	case reflect.Struct:
 		sh.basic = structure
-		sh.fields = s.fieldsOf(t, nil)
+		sh.fields = s.fieldsOf(t, nil, 0)
 		for _, f := range sh.fields {
 			sh.partial = sh.partial || f.shape == nil || f.shape.partial || !f.shape.whole
 		}
@@ -131,7 +134,7 @@ func kindOf(t reflect.Type) customKind {
 	return otherKind
 }
 
-func (s shapes) fieldsOf(t reflect.Type, path []int) []shapeField {
+func (s shapes) fieldsOf(t reflect.Type, path []int, base uintptr) []shapeField {
 	var out []shapeField
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -144,14 +147,17 @@ func (s shapes) fieldsOf(t reflect.Type, path []int) []shapeField {
 		index := append(path[:len(path):len(path)], i)
 		if strings.Contains(options, ",inline,") {
 			if f.Type.Kind() == reflect.Struct {
-				out = append(out, s.fieldsOf(f.Type, index)...)
+				out = append(out, s.fieldsOf(f.Type, index, base+f.Offset)...)
 			}
 			continue
 		}
 		if name == "" {
 			name = f.Name
 		}
-		field := shapeField{name: name, index: index, omitEmpty: strings.Contains(options, ",omitempty,"), shape: s.of(f.Type)}
+		field := shapeField{
+			name: name, index: index, offset: base + f.Offset, typ: f.Type,
+			omitEmpty: strings.Contains(options, ",omitempty,"), shape: s.of(f.Type),
+		}
 		if strings.Contains(options, ",omitzero,") {
 			field.omitZero = value.OmitZeroFunc(f.Type)
 		}

@@ -25,6 +25,7 @@ type updater struct {
 	subresource string
 	room        *describers
 	sets        *sets
+	traces      traces
 }
 
 // update does what Manager.Update promises, or nothing and returns false: then it is a case for the library.
@@ -61,19 +62,40 @@ func (u *updater) update(live, obj resource.Object, manager string, now time.Tim
 
 // create records the fields of a new object.
 func (u *updater) create(empty, obj resource.Object, manager string, now time.Time) bool {
-	d := u.room.get()
-	defer u.room.put(d)
-	d.describe(u.plan, reflect.ValueOf(empty), reflect.ValueOf(obj))
+	set, ok := u.described(empty, obj)
 	switch {
-	case d.gaveUp:
+	case !ok:
 		return false
-	case len(d.out) == 0:
+	case set == nil:
 		obj.SetManagedFields(nil)
 	default:
 		at := metav1.NewTime(now.UTC().Truncate(time.Second))
-		obj.SetManagedFields([]metav1.ManagedFieldsEntry{u.entry(manager, &at, u.sets.of(d.out))})
+		obj.SetManagedFields([]metav1.ManagedFieldsEntry{u.entry(manager, &at, set)})
 	}
 	return true
+}
+
+// described is the set of what obj has and empty has not, nil if there is nothing.
+func (u *updater) described(empty, obj resource.Object) (set *metav1.FieldsV1, ok bool) {
+	t := u.traces.get()
+	defer u.traces.put(t)
+	traced := t.trace(u.plan, reflect.ValueOf(obj))
+	if traced {
+		if set = u.traces.of(t.out); set != nil {
+			return set, true
+		}
+	}
+	d := u.room.get()
+	defer u.room.put(d)
+	d.describe(u.plan, reflect.ValueOf(empty), reflect.ValueOf(obj))
+	if d.gaveUp || len(d.out) == 0 {
+		return nil, !d.gaveUp
+	}
+	set = u.sets.of(d.out)
+	if traced {
+		u.traces.learn(t.out, set)
+	}
+	return set, true
 }
 
 // entry is a new one.

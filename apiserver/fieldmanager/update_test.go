@@ -249,3 +249,55 @@ func TestUpdateKeepsLive(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestTraces makes sure that objects with equal traces have equal descriptions.
+func TestTraces(t *testing.T) {
+	f := New(api.Kinds())
+	hits, all := 0, 0
+	for _, kind := range api.Kinds() {
+		if kind.Virtual {
+			continue
+		}
+		m, err := f.Of(kind, "")
+		if err != nil || m.fast == nil {
+			t.Fatalf("%s: no fast way: %v", kind.Kind, err)
+		}
+		known := map[string]string{}
+		for seed := range uint64(60) {
+			g := generator{Rand: rand.New(rand.NewPCG(seed, 2))}
+			obj := kind.New()
+			g.fill(reflect.ValueOf(obj).Elem(), int(seed%5))
+			variants := []resource.Object{obj}
+			for range 3 {
+				other := obj.DeepCopyObject().(resource.Object)
+				g.mutate(reflect.ValueOf(other).Elem(), 5)
+				variants = append(variants, other)
+			}
+			for _, v := range variants {
+				var tr tracer
+				if !tr.trace(m.fast.plan, reflect.ValueOf(v)) {
+					continue
+				}
+				d := new(describer)
+				d.describe(m.fast.plan, reflect.ValueOf(kind.New()), reflect.ValueOf(v))
+				text := string(d.out)
+				if d.gaveUp {
+					text = "gave up"
+				}
+				all++
+				had, ok := known[string(tr.out)]
+				if ok {
+					hits++
+				}
+				if ok && had != text {
+					t.Fatalf("%s seed %d: one trace, two descriptions:\n%s\n%s", kind.Kind, seed, had, text)
+				}
+				known[string(tr.out)] = text
+			}
+		}
+	}
+	t.Logf("%d of %d traces were known", hits, all)
+	if hits*20 < all {
+		t.Errorf("only %d of %d traces were known", hits, all)
+	}
+}
