@@ -50,7 +50,7 @@ func (s *Server) ownCreate(r *registry, o *operation, obj resource.Object) error
 	if err != nil {
 		return err
 	}
-	if err := m.Update(r.kind.New(), obj, o.manager()); err != nil {
+	if err := m.Create(r.kind.New, obj, o.manager()); err != nil {
 		s.unowned(r, obj, err)
 	}
 	return nil

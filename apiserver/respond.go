@@ -283,6 +283,14 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, reg *regist
 				return
 			}
 		}
+		if form.media == codec.JSON && !form.pretty && a.stored != nil { // nobody may ask for this encoding again: it is not kept
+			if s.writeFrom(w, r, codec.JSON, code, func(dst []byte) ([]byte, bool) {
+				b, err := codec.AppendJSON(dst, a.entry.Kind.GroupVersionKind, a.entry.Object)
+				return append(b, '\n'), err == nil
+			}) {
+				return
+			}
+		}
 		err = s.writeEntry(w, r, form, code, a.entry)
 	case a.list != nil:
 		err = s.writeList(w, r, reg, form, a.list)

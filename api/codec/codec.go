@@ -97,6 +97,28 @@ func WithKind(dst []byte, gvk schema.GroupVersionKind, object []byte) []byte {
 	return append(dst, object[1:]...)
 }
 
+// AppendJSON appends what EncodeJSON makes.
+func AppendJSON(dst []byte, gvk schema.GroupVersionKind, obj any) ([]byte, error) {
+	if _, ok := obj.(*unstructured.Unstructured); ok {
+		b, err := MarshalJSON(obj)
+		return WithKind(dst, gvk, b), err
+	}
+	base := len(dst)
+	dst = WithKind(dst, gvk, []byte("{}"))
+	at := len(dst) - 1 // of the bracket, where the object is to begin
+	dst, err := types.Append(dst[:at], obj)
+	switch {
+	case err != nil || len(dst) < at+2:
+		return dst, errors.Join(err, fmt.Errorf("encode %T: no object", obj))
+	case bytes.HasPrefix(dst[at:], []byte(`{"apiVersion":`)), bytes.HasPrefix(dst[at:], []byte(`{"kind":`)): // it tells them itself
+		return append(dst[:base], dst[at:]...), nil
+	case dst[at+1] == '}':
+		return append(dst[:at], '}'), nil
+	}
+	dst[at] = ','
+	return dst, nil
+}
+
 // EncodeJSON encodes an object with kind and apiVersion.
 func EncodeJSON(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
 	b, err := MarshalJSON(obj)

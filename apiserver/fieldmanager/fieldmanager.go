@@ -131,6 +131,14 @@ func (m *Manager) Update(live, obj resource.Object, manager string) error {
 	return nil
 }
 
+// Create is Update of an empty object, which is made only if it takes one.
+func (m *Manager) Create(empty func() resource.Object, obj resource.Object, manager string) error {
+	if m.fast != nil && m.fast.fresh(obj, manager, time.Now()) {
+		return nil
+	}
+	return m.Update(empty(), obj, manager)
+}
+
 // wholeSeconds cuts times as they are stored.
 func wholeSeconds(obj resource.Object) {
 	entries := obj.GetManagedFields()

@@ -42,7 +42,7 @@ func (u *updater) update(live, obj resource.Object, manager string, now time.Tim
 		return false
 	}
 	if len(entries) == 0 && reflect.ValueOf(live).Elem().IsZero() {
-		return u.create(live, obj, manager, now)
+		return u.create(obj, manager, now)
 	}
 	var d diff
 	_, changes := d.compare(u.plan, reflect.ValueOf(live), reflect.ValueOf(obj))
@@ -60,9 +60,19 @@ func (u *updater) update(live, obj resource.Object, manager string, now time.Tim
 	return ok
 }
 
+// fresh is update of an empty object.
+func (u *updater) fresh(obj resource.Object, manager string, now time.Time) bool {
+	asked := obj.GetManagedFields()
+	if u.subresource == "" && len(asked) > 0 && (len(asked) > 1 || !reflect.DeepEqual(asked[0], metav1.ManagedFieldsEntry{})) {
+		return false
+	}
+	t := reflect.TypeOf(obj)
+	return u.plan.shape != nil && t.Kind() == reflect.Pointer && t.Elem() == u.plan.shape.typ && u.create(obj, manager, now)
+}
+
 // create records the fields of a new object.
-func (u *updater) create(empty, obj resource.Object, manager string, now time.Time) bool {
-	set, ok := u.described(empty, obj)
+func (u *updater) create(obj resource.Object, manager string, now time.Time) bool {
+	set, ok := u.described(obj)
 	switch {
 	case !ok:
 		return false
@@ -75,8 +85,8 @@ func (u *updater) create(empty, obj resource.Object, manager string, now time.Ti
 	return true
 }
 
-// described is the set of what obj has and empty has not, nil if there is nothing.
-func (u *updater) described(empty, obj resource.Object) (set *metav1.FieldsV1, ok bool) {
+// described is the set of what obj has and an empty object has not, nil if there is nothing.
+func (u *updater) described(obj resource.Object) (set *metav1.FieldsV1, ok bool) {
 	t := u.traces.get()
 	defer u.traces.put(t)
 	traced := t.trace(u.plan, reflect.ValueOf(obj))
@@ -87,7 +97,7 @@ func (u *updater) described(empty, obj resource.Object) (set *metav1.FieldsV1, o
 	}
 	d := u.room.get()
 	defer u.room.put(d)
-	d.describe(u.plan, reflect.ValueOf(empty), reflect.ValueOf(obj))
+	d.describe(u.plan, reflect.New(reflect.TypeOf(obj).Elem()), reflect.ValueOf(obj))
 	if d.gaveUp || len(d.out) == 0 {
 		return nil, !d.gaveUp
 	}
