@@ -151,6 +151,7 @@ func TestRules(t *testing.T) {
 	for key, want := range map[string]string{
 		"/registry/secrets/n/s": "a", "/registry/deployments/n/d": "a", "/registry/services/specs/n/s": "a", "/registry/example.com/things/n/t": "b",
 		"/registry/events/n/e": "", "/registry/pods/n/p": "c", "/registry/replicasets/n/r": "-", "/registry/other.com/things/n/t": "-", "compact": "-",
+		"/registry/ranges/servicenodeports": "-", "/registry/masterleases/192.0.2.1": "-", // as kube-apiserver has them
 	} {
 		got := "-"
 		if tr := c.transformer(key); tr != nil {
@@ -224,6 +225,38 @@ func openStore(t *testing.T) store.Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// TestNamesOfResources has the texts that kube-apiserver v1.36 was seen to refuse names with.
+func TestNamesOfResources(t *testing.T) {
+	const overlap = "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked"
+	for _, test := range []struct{ names, want string }{
+		{"*.", ""}, {"*. *.apps", ""}, {"se*", ""}, {"pods/status", ""}, {"secrets *.*", "resources[0].resources: Invalid value: [\"secrets\",\"*.*\"]: " + overlap},
+		{"*.apps deployments.apps", "resources[0].resources: Invalid value: [\"*.apps\",\"deployments.apps\"]: " + overlap},
+		{"*.* *.", "resources[0].resources: Invalid value: [\"*.*\",\"*.\"]: " + overlap},
+		{"*.*|secrets", `resource "secrets" is masked by earlier rule "*.*"`},
+		{"*.|secrets", `resource "secrets" is masked by earlier rule "*."`},
+		{"*.apps|deployments.apps", `resource "deployments.apps" is masked by earlier rule "*.apps"`},
+		{"*.*|*.apps", `resource "*.apps" is masked by earlier rule "*.*"`},
+		{"secrets|*.|*.apps|*.*", ""}, {"secrets|secrets", ""},
+		{"*", `resources[0].resources[0]: Invalid value: "*": use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources`},
+		{"events.events.k8s.io", `resources[0].resources[0]: Invalid value: "events.events.k8s.io": '*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file`},
+		{"*.extensions", `resources[0].resources[0]: Invalid value: "*.extensions": 'extensions' group has been removed and cannot be used for encryption`},
+		{"Secrets", `resources[0].resources[0]: Invalid value: "Secrets": resource name should not contain capital letters`},
+		{"secrets secrets", `resources[0].resources: Invalid value: ["secrets","secrets"]: the same resource cannot be specified multiple times`},
+	} {
+		var sections []string
+		for section := range strings.SplitSeq(test.names, "|") {
+			sections = append(sections, "- {resources: ['"+strings.ReplaceAll(section, " ", "', '")+"'], providers: [{identity: {}}]}")
+		}
+		got := ""
+		if err := NewConfig(api.Kinds()).Set(configuration(sections...), silent); err != nil {
+			got = strings.TrimPrefix(err.Error(), "encryption configuration: ")
+		}
+		if got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.names, got, test.want)
+		}
+	}
 }
 
 func TestKeyService(t *testing.T) {

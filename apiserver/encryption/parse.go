@@ -66,19 +66,73 @@ func (p *parser) resource(path string, r *apiserverv1.ResourceConfiguration) {
 	for i := range r.Providers {
 		t = append(t, p.provider(fmt.Sprintf("%s.providers[%d]", path, i), &r.Providers[i])...)
 	}
-	for i, name := range r.Resources {
+	p.names(path, r.Resources)
+	earlier := rules{list: p.rules.list}
+	for _, name := range r.Resources {
 		u := rule{transformer: t}
-		u.resource, u.group, _ = strings.Cut(name, ".")
-		switch {
-		case name == "*.*":
+		if u.resource, u.group, _ = strings.Cut(name, "."); name == "*.*" {
 			u.group = "*"
-		case name == "*", u.resource == "", strings.Contains(u.group, "*"), strings.ToLower(name) != name, strings.Contains(name, "/"):
-			p.bad("%s.resources[%d]: %q is not RESOURCE, RESOURCE.GROUP, *.GROUP or *.*", path, i, name)
-		case slices.ContainsFunc(p.rules.list, func(o rule) bool { return o.group == u.group && o.resource == u.resource }):
-			p.bad("%s.resources[%d]: Duplicate value: %q", path, i, name)
+		}
+		if masks := earlier.masking(u); masks != "" {
+			p.bad("resource %q is masked by earlier rule %q", name, masks)
+			continue
+		}
+		i := slices.IndexFunc(p.rules.list, func(o rule) bool { return o.group == u.group && o.resource == u.resource })
+		if i >= 0 { // named again, its providers follow
+			p.rules.list[i].transformer = slices.Concat(p.rules.list[i].transformer, t)
+			continue
 		}
 		p.rules.list = append(p.rules.list, u)
 	}
+}
+
+// names checks the names of one list of resources.
+func (p *parser) names(path string, names []string) {
+	list := "[\"" + strings.Join(names, "\",\"") + "\"]"
+	seen := map[string]bool{}
+	for _, name := range names {
+		seen[name] = true
+	}
+	for name := range seen {
+		resource, group, _ := strings.Cut(name, ".")
+		if seen["*.*"] && name != "*.*" || seen["*."+group] && resource != "*" {
+			p.bad("%s.resources: Invalid value: %s: using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked", path, list)
+			break
+		}
+	}
+	if len(seen) < len(names) {
+		p.bad("%s.resources: Invalid value: %s: the same resource cannot be specified multiple times", path, list)
+	}
+	for i, name := range names {
+		problem, group := "", name[strings.Index(name, ".")+1:]
+		switch {
+		case strings.ToLower(name) != name:
+			problem = "resource name should not contain capital letters"
+		case name == "*":
+			problem = "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources"
+		case group == "extensions" && group != name:
+			problem = "'extensions' group has been removed and cannot be used for encryption"
+		case group == "events.k8s.io" && group != name:
+			problem = "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file"
+		default:
+			continue
+		}
+		p.bad("%s.resources[%d]: Invalid value: %q: %s", path, i, name, problem)
+	}
+}
+
+// masking is the earlier rule with a wildcard that leaves nothing to a later one; empty if there is none.
+func (r *rules) masking(u rule) string {
+	for _, o := range r.list {
+		switch {
+		case o.resource != "*", o.group == u.group && o.resource == u.resource:
+		case o.group == "*":
+			return "*.*"
+		case o.group == u.group && u.resource != "*":
+			return "*." + o.group
+		}
+	}
+	return ""
 }
 
 func (p *parser) provider(path string, c *apiserverv1.ProviderConfiguration) (list []entry) {
