@@ -29,7 +29,7 @@ func newCustomKinds(s *Server) *customKinds {
 		return nil
 	}
 	c := &customKinds{server: s, families: families{server: s, now: map[schema.GroupResource]*family{}}}
-	c.loop = crd.NewLoop(c, crd.Webhooks(webhook.New(s.objects())), s.cfg.Log)
+	c.loop = crd.NewLoop(c, crd.Webhooks(webhook.New(s.objects())), crd.NewFigures(s.metrics.set), s.cfg.Log)
 	c.ready = c.loop.Ready()
 	return c
 }

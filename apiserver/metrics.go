@@ -145,6 +145,7 @@ func processMetrics() *prometheus.Registry {
 		"[ALPHA] Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.",
 		"binary", "component", "emulation", "min_compat").
 		With(binaryVersion(), "kube", v.EmulationMajor+"."+v.EmulationMinor, v.MinCompatibilityMajor+"."+v.MinCompatibilityMinor).Set(1)
+	tellFeatures(set)
 	r.MustRegister(set)
 	return r
 }

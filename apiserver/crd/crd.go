@@ -49,6 +49,7 @@ type Server interface {
 type Loop struct {
 	server    Server
 	converter Converter
+	figures   *Figures
 	log       *slog.Logger
 	ready     chan struct{}
 
@@ -61,10 +62,10 @@ type Loop struct {
 	served      map[string]*apiextensionsv1.CustomResourceDefinition // by name, as they were when they came to be served
 }
 
-// NewLoop returns a loop that does nothing yet. converter may be nil: then there are no conversion webhooks.
-func NewLoop(server Server, converter Converter, log *slog.Logger) *Loop {
+// NewLoop returns a loop that does nothing yet. converter may be nil: then there are no conversion webhooks. figures may be nil.
+func NewLoop(server Server, converter Converter, figures *Figures, log *slog.Logger) *Loop {
 	return &Loop{
-		server: server, converter: converter, log: log, ready: make(chan struct{}), dirty: map[string]bool{}, wake: make(chan struct{}, 1),
+		server: server, converter: converter, figures: figures, log: log, ready: make(chan struct{}), dirty: map[string]bool{}, wake: make(chan struct{}, 1),
 		served: map[string]*apiextensionsv1.CustomResourceDefinition{},
 	}
 }
@@ -211,7 +212,7 @@ func (l *Loop) serve(ctx context.Context, d *apiextensionsv1.CustomResourceDefin
 	if old != nil && equality.Semantic.DeepEqual(old.Spec, d.Spec) && equality.Semantic.DeepEqual(old.Status.AcceptedNames, d.Status.AcceptedNames) {
 		return nil
 	}
-	hub, versions, err := Kinds(d, l.converter)
+	hub, versions, err := Kinds(d, l.converter, l.figures)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func FuzzSchema(f *testing.F) {
 		if len(k.ValidateCreate(d)) > 0 {
 			return
 		}
-		hub, _, err := Kinds(d, nil)
+		hub, _, err := Kinds(d, nil, nil)
 		if err != nil {
 			return
 		}

@@ -24,13 +24,13 @@ import (
 )
 
 // Kinds makes the kinds of an established definition: the one that is stored, and all that are served, of which it may be one.
-func Kinds(d *apiextensionsv1.CustomResourceDefinition, converter Converter) (hub *resource.Kind, served []*resource.Kind, err error) {
+func Kinds(d *apiextensionsv1.CustomResourceDefinition, converter Converter, figures *Figures) (hub *resource.Kind, served []*resource.Kind, err error) {
 	r := &family{definition: d, schemas: map[string]*compiled{}, converter: converter}
 	r.types = sync.OnceValues(func() (managedfields.TypeConverter, error) { return mergeTypes(d) })
 	made := make([]*resource.Kind, len(d.Spec.Versions))
 	for i := range d.Spec.Versions {
 		v := &d.Spec.Versions[i]
-		if r.schemas[v.Name], err = compile(d, v); err != nil {
+		if r.schemas[v.Name], err = compile(d, v, figures); err != nil {
 			return nil, nil, err
 		}
 		if made[i], err = r.kind(v); err != nil {

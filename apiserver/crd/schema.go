@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -34,11 +35,12 @@ type compiled struct {
 	validator  func() (validation.SchemaValidator, error)
 	status     func() (validation.SchemaValidator, error) // of the status alone, nil if the schema says nothing of it
 	rules      func() *cel.Validator
+	figures    *Figures
 }
 
 // compile compiles the schema of a version.
-func compile(d *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion) (*compiled, error) {
-	s := &compiled{preserve: d.Spec.PreserveUnknownFields, structural: &structural.Structural{}}
+func compile(d *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion, figures *Figures) (*compiled, error) {
+	s := &compiled{preserve: d.Spec.PreserveUnknownFields, structural: &structural.Structural{}, figures: figures}
 	var props *apiextensions.JSONSchemaProps
 	if v.Schema != nil && v.Schema.OpenAPIV3Schema != nil {
 		props = new(apiextensions.JSONSchemaProps)
@@ -66,7 +68,14 @@ func compile(d *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.Cus
 		made, _, err := validation.NewSchemaValidator(&of)
 		return made, err
 	})
-	s.rules = sync.OnceValue(func() *cel.Validator { return cel.NewValidator(s.structural, true, celconfig.PerCallLimit) })
+	s.rules = sync.OnceValue(func() *cel.Validator {
+		start := time.Now()
+		made := cel.NewValidator(s.structural, true, celconfig.PerCallLimit)
+		if made != nil {
+			s.figures.compiled(start)
+		}
+		return made
+	})
 	return s, nil
 }
 
@@ -171,6 +180,7 @@ func (s *compiled) check(ctx context.Context, u, old *unstructured.Unstructured,
 	if old != nil {
 		before = old.Object
 	}
+	defer s.figures.evaluated(time.Now())
 	broken, _ := rules.Validate(ctx, nil, s.structural, u.Object, before, celconfig.RuntimeCELCostBudget, ruleOptions...)
 	return append(errs, broken...)
 }

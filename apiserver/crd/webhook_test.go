@@ -81,7 +81,7 @@ func TestConversionWebhook(t *testing.T) {
 	}
 	d.Spec.Versions = []apiextensionsv1.CustomResourceDefinitionVersion{version("v1", "a", true), version("v2", "b", false)}
 	d.Spec.Conversion = &apiextensionsv1.CustomResourceConversion{Strategy: apiextensionsv1.WebhookConverter, Webhook: converter(t, &calls, nil)}
-	_, served, err := Kinds(d, Webhooks(webhook.New(nil)))
+	_, served, err := Kinds(d, Webhooks(webhook.New(nil)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
