@@ -17,7 +17,7 @@ type slot struct {
 }
 
 // index holds the slots of all keys that exist, so that a write reads nothing from disk. It is filled beside the first writes
-// after a start; until then keys that it lacks are looked up. Only the sequencer uses it.
+// after a start; until then keys that it lacks are looked up. Store.committing guards it.
 type index struct {
 	slots map[string]slot // until all are loaded, also zero slots of keys that are gone
 	// loading delivers what was stored at the start; nil when that is in slots.

@@ -4,8 +4,9 @@
 // Package pebble is the embedded store: store.Store on the Pebble storage engine.
 //
 // One sequencer goroutine gives revisions: it takes all writes that wait, checks their conditions, commits them as one
-// synced batch (group commit), publishes their events to watches in order and only then acknowledges them. What was
-// acknowledged survives a crash; a batch is there whole or not at all. Reads never wait for writes.
+// synced batch (group commit), publishes their events to watches in order and only then acknowledges them. A writer that
+// is alone takes its place for one batch. What was acknowledged survives a crash; a batch is there whole or not at all.
+// Reads never wait for writes.
 //
 // docs/formats/store.md specifies what is on disk. Start with Open.
 package pebble
@@ -66,8 +67,12 @@ type Store struct {
 	// revision is the newest published one; compacted the newest that is forgotten.
 	revision, compacted atomic.Int64
 
-	feed   *feed.Feed
-	index  index          // of the sequencer
+	feed *feed.Feed
+	// committing orders batches; it guards index and is held longest by a sync. alone says that the last batch was of one write.
+	committing sync.Mutex
+	index      index
+	alone      atomic.Bool
+
 	beside sync.WaitGroup // what runs beside the sequencer
 
 	compacting sync.Mutex // serialises compactions
@@ -229,6 +234,9 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.done
+		s.committing.Lock() // a writer may be committing itself; none begins after this
+		s.alone.Store(false)
+		s.committing.Unlock()
 		s.beside.Wait()
 		s.feed.Close()
 		err = s.db.Close()
@@ -252,6 +260,10 @@ func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
 	case <-s.stop:
 		return store.Record{}, fmt.Errorf("write %s: %w", op.Key, store.ErrClosed)
 	default:
+	}
+	if s.direct(w) {
+		a := <-w.answer
+		return a.record, a.err
 	}
 	select {
 	case s.writes <- w:

@@ -6,6 +6,7 @@ package pebble
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,13 +14,15 @@ import (
 	"knarr.dev/store"
 )
 
-// sequence is the only writer: it takes writes in batches until the store is closed.
+// sequence takes the writes that wait in batches until the store is closed.
 func (s *Store) sequence() {
 	defer close(s.done)
 	for {
 		select {
 		case w := <-s.writes:
+			s.committing.Lock()
 			s.commit(s.gather(w))
+			s.committing.Unlock()
 		case <-s.stop:
 			s.refuseWaiting()
 			return
@@ -36,6 +39,28 @@ func (s *Store) refuseWaiting() {
 			return
 		}
 	}
+}
+
+// direct has the writer commit itself, if nobody else writes: that saves two changes of goroutine, a tenth of the time that a
+// single client waits. With many writers, those that come after a batch shall share the next.
+func (s *Store) direct(w *write) bool {
+	if !s.alone.Load() || len(s.writes) > 0 || !s.committing.TryLock() {
+		return false
+	}
+	defer s.committing.Unlock()
+	if s.stopped() {
+		return false
+	}
+	defer func() {
+		// Whoever called Write may recover from panics; a store whose commit failed must not go on, as it does not in the sequencer.
+		if p := recover(); p != nil {
+			failure := fmt.Sprintf("%v\n%s", p, debug.Stack())
+			go func() { panic(failure) }()
+			select {}
+		}
+	}()
+	s.commit(s.gather(w))
+	return true
 }
 
 // gather takes what else waits, up to the limits of a batch.
@@ -92,6 +117,7 @@ func (s *Store) commit(batch []*write) {
 	if len(events) > 0 {
 		s.publish(b, events, revision, now)
 	}
+	s.alone.Store(len(batch) == 1)
 	for i, w := range batch {
 		w.answer <- answers[i]
 	}
