@@ -29,6 +29,7 @@ func (s *Store) housekeep() {
 		case <-pause.C:
 			s.expire(s.expired())
 			s.forgetOld()
+			s.rest()
 		case <-s.sooner:
 		case <-s.stop:
 			return

@@ -67,6 +67,9 @@ type Store struct {
 	// revision is the newest published one; compacted the newest that is forgotten.
 	revision, compacted atomic.Int64
 
+	written atomic.Int64 // when something was written last, in Unix seconds
+	rested  atomic.Int64 // the revision at which the store came to rest
+
 	feed *feed.Feed
 	// committing orders batches; it guards index and is held longest by a sync. alone says that the last batch was of one write.
 	committing sync.Mutex
@@ -143,6 +146,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
 	}
+	s.written.Store(o.Now().Unix())
 	s.feed = feed.New(feed.Config{Revision: s.revision.Load(), Past: s.history, Current: s.acknowledged})
 	if err := s.startLoading(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())

@@ -258,6 +258,41 @@ func TestHistoryWindow(t *testing.T) {
 	}
 }
 
+// TestRest: what was listed before the store came to rest ends with the history, and then nothing is written any more.
+func TestRest(t *testing.T) {
+	c := storetest.NewClock()
+	s, err := Open("db", Options{FS: vfs.NewMem(), Now: c.Now, HistoryWindow: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r, err := s.Write(t.Context(), store.Op{Key: "/a", Value: []byte("x"), Expect: store.Any})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() error {
+		_, err := s.Read(t.Context(), store.Query{Key: "/a", Revision: r.Modified})
+		return err
+	}
+	c.Advance(restAfter)
+	for s.revision.Load() == r.Modified {
+		time.Sleep(time.Millisecond)
+	}
+	if err := read(); err != nil {
+		t.Errorf("at rest: %v", err)
+	}
+	c.Advance(5*time.Minute + time.Second)
+	s.forgetOldNow(t)
+	if err := read(); !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("after the history window: %v", err)
+	}
+	c.Advance(time.Hour)
+	s.rest()
+	if n := s.revision.Load(); n != r.Modified+1 {
+		t.Errorf("at revision %d, not %d", n, r.Modified+1)
+	}
+}
+
 // forgetOldNow waits for the sequencer's next round of housekeeping.
 func (s *Store) forgetOldNow(t *testing.T) {
 	t.Helper()
