@@ -37,6 +37,7 @@ func newAggregated(s *Server) *aggregated {
 	unavailable, failed := a.figures(s.metrics.set)
 	a.handler = aggregate.New(aggregate.Config{
 		Server: s.objects(), ClientTLS: s.cfg.FrontProxyTLS, Changed: a.tell, Unavailable: unavailable, Failed: failed, Log: s.cfg.Log,
+		Ending: aggregate.Ending{Began: s.stopped, Turn: func() time.Duration { return s.farewells.turn(s.cfg.Shutdown.WatchGrace) }},
 	})
 	return a
 }
@@ -139,10 +140,12 @@ func (a *aggregated) serves(w http.ResponseWriter, r *http.Request) bool {
 	if !a.handler.Serves(gv) {
 		return false
 	}
-	if sc := scopeOf(r); sc.info.verb == "watch" {
+	sc := scopeOf(r)
+	lasts := sc.info.verb == "watch"
+	if lasts {
 		sc.begun() // when it has begun there only the other server knows
 	}
-	a.handler.ServeHTTP(w, r, gv, scopeOf(r).user)
+	a.handler.ServeHTTP(w, r, gv, sc.user, lasts)
 	return true
 }
 

@@ -61,7 +61,9 @@ type Config struct {
 	// Unavailable is told of an APIService that is not available any more; Failed of connections that came to nothing. May be nil.
 	Unavailable func(name, reason string)
 	Failed      func(error)
-	Log         *slog.Logger
+	// Ending says when watches that were passed on end.
+	Ending Ending
+	Log    *slog.Logger
 }
 
 // Handler sends requests on to other servers.

@@ -182,7 +182,7 @@ func TestPassedOnInTheNameOfTheUser(t *testing.T) {
 			"Impersonate-User": {"root"}, "Accept": {"application/json"},
 		}
 		answer := httptest.NewRecorder()
-		h.ServeHTTP(answer, r, version, user)
+		h.ServeHTTP(answer, r, version, user, true)
 		return answer
 	}
 	if a := serve(); a.Code != http.StatusNotFound {

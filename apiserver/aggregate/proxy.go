@@ -190,8 +190,8 @@ func (r *remote) findOpenAPI(ctx context.Context, name string) {
 	}
 }
 
-// ServeHTTP passes a request on to the server of its group and version in the name of user.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.GroupVersion, user *call.Identity) {
+// ServeHTTP passes a request on to the server of its group and version in the name of user. One that lasts ends when the server does.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.GroupVersion, user *call.Identity, lasts bool) {
 	r := (*h.remotes.Load())[gv]
 	if r == nil {
 		http.NotFound(w, q)
@@ -216,6 +216,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.Gr
 			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
 		},
 		ErrorLog: slog.NewLogLogger(h.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	if lasts && h.cfg.Ending.Began != nil {
+		followed, modify, done := h.cfg.Ending.follow(q)
+		defer done()
+		q, proxy.ModifyResponse = followed, modify
 	}
 	proxy.ServeHTTP(w, q)
 }
