@@ -221,6 +221,11 @@ func (a *Agent) reportStatus(ctx context.Context, due bool) error {
 	return nil
 }
 
+// declaredFeatures are those features of nodes of Kubernetes v1.36 that this agent has: it takes commands over WebSocket itself. Others
+// that a kubelet of this version declares are about resizing and restarting containers in ways that the agent does not know. Sorted; see
+// https://kubernetes.io/docs/concepts/scheduling-eviction/node-declared-features/.
+func declaredFeatures() []string { return []string{"ExtendWebSocketsToKubelet"} }
+
 // status measures the node.
 func (a *Agent) status(ctx context.Context, node *corev1.Node) *corev1.NodeStatus {
 	status := node.Status.DeepCopy()
@@ -230,6 +235,7 @@ func (a *Agent) status(ctx context.Context, node *corev1.Node) *corev1.NodeStatu
 	}
 	if a.config.Serving != nil {
 		status.DaemonEndpoints.KubeletEndpoint.Port = int32(a.config.Port)
+		status.DeclaredFeatures = declaredFeatures()
 	}
 	status.NodeInfo = a.nodeInfo()
 	status.Images = a.images(ctx)
