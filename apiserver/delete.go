@@ -83,8 +83,13 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 	}
 	obj := shallow(cur.Object)
 	stays := r.markDeleted(obj, options)
+	waits := stays && options.OrphanDependents != nil && !*options.OrphanDependents //nolint:staticcheck // clients still send it
 	if o.DryRun {
-		return r.deleted(obj, r.dry(cur.Key, obj, cur.Revision), stays)
+		result, rec, err := r.deleted(obj, r.dry(cur.Key, obj, cur.Revision), stays)
+		if err == nil {
+			result.accepted = waits
+		}
+		return result, rec, err
 	}
 	var e *watchcache.Entry
 	var rec store.Record
@@ -111,7 +116,7 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 	o.done = true
 	result, rec, err := r.deleted(e.Object, e, stays)
 	if err == nil {
-		result.stored = last
+		result.stored, result.accepted = last, waits
 	}
 	return result, rec, err
 }
@@ -267,8 +272,12 @@ func (r *registry) deletionFinalizers(obj resource.Object, options *metav1.Delet
 		foreground = r.hub.DefaultPropagation == metav1.DeletePropagationForeground
 	}
 	var out []string
+	same := orphan == slices.Contains(have, metav1.FinalizerOrphanDependents) && foreground == slices.Contains(have, metav1.FinalizerDeleteDependents)
+	if same { // then they stay in their order
+		orphan, foreground = false, false
+	}
 	for _, f := range have {
-		if f != metav1.FinalizerOrphanDependents && f != metav1.FinalizerDeleteDependents {
+		if same || f != metav1.FinalizerOrphanDependents && f != metav1.FinalizerDeleteDependents {
 			out = append(out, f)
 		}
 	}

@@ -30,10 +30,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/streaming/pkg/httpstream"
+	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/table"
 )
 
 // maxBody bounds request bodies.
@@ -81,6 +83,10 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 	}
 	warnings = append(warnings, orphansWarning(q)...)
 	if q.Verb == "watch" {
+		if err := watchable(sc.info, q, form); err != nil {
+			writeError(w, r, err)
+			return
+		}
 		stream, err := s.watch(r.Context(), q)
 		if err != nil {
 			writeError(w, r, err)
@@ -110,6 +116,32 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 	span.End()
 }
 
+// tableless says of a subresource that Kubernetes has no Tables of it.
+func tableless(k *resource.Kind, sub string) bool {
+	switch k.Resource {
+	case "pods":
+		return sub == "ephemeralcontainers" || sub == "resize"
+	case "namespaces":
+		return sub == "finalize"
+	case "certificatesigningrequests":
+		return sub == "approval"
+	case "apiservices", "customresourcedefinitions", "resourceclaims":
+		return sub == "status"
+	}
+	return false
+}
+
+// watchable refuses what can be seen to be wrong with a watch before it begins.
+func watchable(i *requestInfo, q *call.Request, form accepted) error {
+	if _, err := table.ParseInclude(form.include); err != nil && form.as == "Table" {
+		return err
+	}
+	if name, ok := exactName(q.Fields); ok && i.pathName != "" && name != i.pathName {
+		return apierrors.NewBadRequest("fieldSelector metadata.name doesn't match requested name")
+	}
+	return nil
+}
+
 // chooseForm finds the form of the answer. A request whose media types no handler takes gets no warning about its kind.
 func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registry) (accepted, error) {
 	sc := scopeOf(r)
@@ -118,19 +150,19 @@ func (s *Server) chooseForm(w http.ResponseWriter, r *http.Request, reg *registr
 			return accepted{}, err
 		}
 	}
-	proto := reg.proto()
 	verb := sc.info.verb
-	if (verb == "list" || verb == "watch") && !routable(acceptOf(r), proto) {
-		return accepted{}, notAcceptable(strings.Join(medias(proto), ", ") + ", " + streams)
+	o := offer{
+		custom: reg.kind.Custom != nil, proto: reg.proto(),
+		noTable: verb == "create" && (reg.kind.Virtual || sc.info.subresource != "") || tableless(reg.kind, sc.info.subresource),
+	}
+	if (verb == "list" || verb == "watch") && !o.routable(acceptOf(r)) {
+		return accepted{}, notAcceptable(strings.Join(o.medias(), ", ") + ", " + streams)
 	}
 	choose := negotiate
 	if verb == "watch" {
 		choose = negotiateWatch
 	}
-	form, err := choose(r, proto)
-	if err == nil && form.as == "Table" && verb == "create" && (reg.kind.Virtual || sc.info.subresource != "") {
-		err = onlyMedia(representations)
-	}
+	form, err := choose(r, o)
 	if text := deprecated(reg.kind); text != "" && !unroutable(err) {
 		addWarnings(w, []string{text})
 		k := reg.kind
@@ -189,8 +221,19 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 		}
 		return notFoundPath()
 	}
+	if strings.Contains(i.path, "/watch/") && i.verb == "watch" && (i.subresource != "" || k.Virtual) {
+		return notFoundPath()
+	}
 	if !namespaced && i.namespace != "" && k.Resource != "namespaces" || namespaced && i.namespace == "" && (named || k.Virtual) {
 		return notFoundPath()
+	}
+	if k.Custom != nil {
+		switch {
+		case !named && (i.verb == "update" || i.verb == "patch"):
+			return apierrors.NewBadRequest("name must be provided")
+		case i.subresource != "" && !s.subresourceHas(reg, i.subresource, i.verb) && (i.verb == "create" || i.verb == "delete"):
+			return apierrors.NewMethodNotSupported(k.GroupResource(), i.verb)
+		}
 	}
 	if named && k.Virtual && i.subresource == "" && !slices.Contains(k.Verbs, "get") {
 		return notFoundPath()
@@ -205,7 +248,7 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if method == http.MethodHead || verb == "watch" && method != http.MethodGet {
 		return notAllowed()
 	}
-	if k.Virtual && k.Verbs == nil && (verb != "create" || named) || named && verb == "create" && i.subresource == "" {
+	if k.Virtual && k.Verbs == nil && (verb != "create" || named) || named && verb == "create" && i.subresource == "" && k.Custom == nil {
 		return notAllowed()
 	}
 	if namespaced && i.namespace == "" && (verb == "create" || verb == "deletecollection") && !named && i.subresource == "" {
@@ -345,6 +388,9 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 	q := &call.Request{Verb: i.verb, Kind: reg.kind, Namespace: i.namespace, Name: i.name, Subresource: i.subresource}
 	if reg.kind.Resource == "namespaces" && reg.kind.Group == "" {
 		q.Namespace = ""
+	}
+	if reg.kind.Custom != nil && i.verb == "create" && i.subresource == "" {
+		q.Name = "" // the path may name one, of which only authorization takes notice
 	}
 	query := queryOf(r)
 	switch i.verb {
@@ -542,11 +588,17 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	if obj, err = bodyOf(reg.kind, q.Subresource); err != nil { // the first is spoilt
 		return nil, err
 	}
+	if media == codec.Proto && len(body) == 0 {
+		return nil, unrecognized(want, errors.New("empty data"), body)
+	}
 	said, err := codec.PeekKind(media, body)
 	if err != nil {
 		return nil, unrecognized(want, err, body)
 	}
 	if reg.kind.Custom != nil && q.Subresource != "scale" {
+		if said.Kind == "" && q.FieldValidation == metav1.FieldValidationIgnore {
+			return nil, undecodable(want, runtime.NewMissingKindErr(asJSON(media, body)))
+		}
 		if said.Kind == "" {
 			return nil, unrecognized(want, runtime.NewMissingKindErr(string(body)), body)
 		}
@@ -580,6 +632,16 @@ func (s *Server) decodeBody(r *http.Request, reg *registry, q *call.Request, bod
 	o := &operation{Request: q}
 	err = o.strict(want, d.Strict)
 	return o.warnings, err
+}
+
+// asJSON is a body in JSON or YAML as the JSON that errors show.
+func asJSON(media string, body []byte) string {
+	if media == codec.YAML {
+		if j, err := yaml.YAMLToJSON(body); err == nil {
+			return string(j)
+		}
+	}
+	return string(body)
 }
 
 // strangeVersion refuses a custom object of another version than that of the path, and warns of all that is unknown of it.

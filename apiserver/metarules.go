@@ -116,7 +116,7 @@ func nameRule(k *resource.Kind, obj resource.Object) validation.ValidateNameFunc
 		return k.NameOf(obj)
 	case k.Name != nil:
 		return k.Name
-	case k.Group == "rbac.authorization.k8s.io":
+	case k.Group == "rbac.authorization.k8s.io", k.Resource == "certificatesigningrequests", k.Resource == "events" && k.Group == "":
 		return path.ValidatePathSegmentName
 	}
 	return validation.NameIsDNSSubdomain

@@ -33,22 +33,35 @@ const (
 	streams         = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
 )
 
+// offer is what forms there are of an answer.
+type offer struct {
+	// custom objects have protobuf forms of their metadata alone, and no handlers by media type.
+	custom bool
+	// proto says that objects have a protobuf form, noTable that they have no Table.
+	proto, noTable bool
+}
+
 // medias lists the media types of answers in the order in which the server prefers them.
-func medias(proto bool) []string {
-	if !proto {
+func (o offer) medias() []string {
+	if !o.proto && !o.custom {
 		return []string{codec.JSON, codec.YAML}
 	}
 	return []string{codec.JSON, codec.YAML, codec.Proto}
 }
 
+// has says whether there is the form.
+func (o offer) has(a *accepted) bool {
+	return !(o.noTable && a.as == "Table") && !(o.custom && a.media == codec.Proto && a.as == "")
+}
+
 // routable says whether an Accept header names any of the media types, whatever its parameters say.
-func routable(header string, proto bool) bool {
-	if header == "" {
+func (o offer) routable(header string) bool {
+	if header == "" || o.custom {
 		return true
 	}
 	for part := range strings.SplitSeq(header, ",") {
 		media, _, _ := strings.Cut(part, ";")
-		if media = strings.Trim(media, " "); media == "*/*" || slices.Contains(medias(proto), media) {
+		if media = strings.Trim(media, " "); media == "*/*" || slices.Contains(o.medias(), media) {
 			return true
 		}
 	}
@@ -58,34 +71,34 @@ func routable(header string, proto bool) bool {
 func acceptOf(r *http.Request) string { return strings.Join(r.Header["Accept"], ",") }
 
 // negotiate chooses the form of the Accept header that the client likes best among those that the server has.
-func negotiate(r *http.Request, proto bool) (accepted, error) {
+func negotiate(r *http.Request, o offer) (accepted, error) {
 	query := queryOf(r)
 	base := accepted{pretty: wantsPretty(r)}
 	header := acceptOf(r)
-	if header == codec.JSON || header == codec.Proto && proto { // as nearly all clients say
+	if header == codec.JSON || header == codec.Proto && o.proto { // as nearly all clients say
 		base.media, base.include = header, query.Get("includeObject")
 		return base, nil
 	}
-	if !routable(header, proto) {
-		return base, notAcceptable(strings.Join(medias(proto), ", "))
+	if !o.routable(header) {
+		return base, notAcceptable(strings.Join(o.medias(), ", "))
 	}
 	if header == "" {
 		base.media = codec.JSON
 		return base, nil
 	}
 	for _, c := range goautoneg.ParseAccept(header) {
-		for _, media := range medias(proto) {
+		for _, media := range o.medias() {
 			if !covers(&c, media) {
 				continue
 			}
 			a := base
 			a.media, a.include = media, query.Get("includeObject")
-			if a.parameters(c.Params) {
+			if a.parameters(c.Params) && o.has(&a) {
 				return a, nil
 			}
 		}
 	}
-	return base, onlyMedia(strings.Join(medias(proto), ", "))
+	return base, onlyMedia(strings.Join(o.medias(), ", "))
 }
 
 // wantsPretty says whether a client wants JSON that is indented: if it says so, or if a person is likely to read it.
@@ -130,8 +143,8 @@ func (a *accepted) parameters(params map[string]string) bool {
 }
 
 // negotiateWatch is negotiate for a watch, which has JSON and protobuf only.
-func negotiateWatch(r *http.Request, proto bool) (accepted, error) {
-	form, err := negotiate(r, proto)
+func negotiateWatch(r *http.Request, o offer) (accepted, error) {
+	form, err := negotiate(r, o)
 	if err == nil && form.media == codec.YAML {
 		return form, onlyMedia(streams)
 	}
@@ -141,12 +154,12 @@ func negotiateWatch(r *http.Request, proto bool) (accepted, error) {
 // errorForm is the form of a Status: what the client accepts, but for the representations of objects. It is indented JSON for clients that
 // accept none.
 func errorForm(r *http.Request) accepted {
-	form, err := negotiate(r, true)
+	form, err := negotiate(r, offer{proto: true})
 	if err == nil && form.as == "" {
 		return form
 	}
 	for _, c := range goautoneg.ParseAccept(acceptOf(r)) {
-		for _, media := range medias(true) {
+		for _, media := range (offer{proto: true}).medias() {
 			a := accepted{media: media, pretty: wantsPretty(r)}
 			if covers(&c, media) && a.parameters(c.Params) && a.as == "" {
 				return a

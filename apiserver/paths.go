@@ -36,6 +36,10 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 			writeError(w, r, notAllowed())
 			return
 		}
+		if !jsonTaken(acceptOf(r)) {
+			writeError(w, r, notAcceptable(codec.JSON))
+			return
+		}
 		info := Version()
 		writeObjectPlain(w, r, &info)
 	case path == "metrics":
@@ -191,4 +195,14 @@ func writeObjectPlain(w http.ResponseWriter, r *http.Request, v any) {
 		return
 	}
 	writeJSON(w, r, accepted{media: codec.JSON, pretty: true}, http.StatusOK, b)
+}
+
+// jsonTaken says whether an Accept header names JSON or everything.
+func jsonTaken(header string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		if media, _, _ := strings.Cut(part, ";"); header == "" || strings.TrimSpace(media) == codec.JSON || strings.TrimSpace(media) == "*/*" {
+			return true
+		}
+	}
+	return false
 }

@@ -130,7 +130,7 @@ func (s *Server) withPanicRecovery(next http.Handler) http.Handler {
 func (s *Server) withRequestInfo(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sc := &scope{info: parseRequest(r), received: time.Now()}
-		if i := sc.info; i.isResource && i.resource == "watch" { // of what, it does not say
+		if sc.info.aimless {
 			http.Error(w, fmt.Sprintf("Internal Server Error: %q: failed to create RequestInfo: unable to determine kind and namespace from url, %s",
 				r.RequestURI, r.URL.Path), http.StatusInternalServerError)
 			return

@@ -20,11 +20,15 @@ type requestInfo struct {
 	isResource               bool
 	group, version, resource string
 	namespace, name          string
-	subresource              string
+	// pathName is the name in the path: name may be from a field selector.
+	pathName    string
+	subresource string
 	// rest is what follows the subresource (proxy paths).
 	rest string
 	verb string
 	path string
+	// aimless is set for a watch, in the old form, of nothing.
+	aimless bool
 	// fields is the field selector of the query; nil if it is malformed.
 	fields fields.Selector
 	// labels is the label selector; nil if there is none or it is malformed.
@@ -68,6 +72,7 @@ func parseRequest(r *http.Request) *requestInfo {
 	}
 	i.isResource = true
 	i.verb = methodVerb(r.Method)
+	i.aimless = parts[0] == "watch" && len(parts) == 1
 	if parts[0] == "watch" && len(parts) > 1 { // the old form of watches
 		parts = parts[1:]
 		i.verb = "watch"
@@ -80,7 +85,7 @@ func parseRequest(r *http.Request) *requestInfo {
 	}
 	i.resource = parts[0]
 	if len(parts) > 1 {
-		i.name = parts[1]
+		i.name, i.pathName = parts[1], parts[1]
 	}
 	if len(parts) > 2 {
 		i.subresource = parts[2]

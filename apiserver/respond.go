@@ -228,7 +228,7 @@ func writeJSON(w http.ResponseWriter, r *http.Request, form accepted, code int, 
 // writeBytes writes an answer. Without an error b may be used again.
 func writeBytes(w http.ResponseWriter, r *http.Request, media string, code int, b []byte) error {
 	w.Header().Set("Content-Type", media)
-	if len(b) >= gzipMin && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if len(b) >= gzipMin && acceptsGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Add("Vary", "Accept-Encoding")
 		w.WriteHeader(code)
@@ -240,6 +240,17 @@ func writeBytes(w http.ResponseWriter, r *http.Request, media string, code int, 
 	w.WriteHeader(code)
 	_, err := w.Write(b)
 	return err
+}
+
+// acceptsGzip says whether a client takes compressed answers.
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		coding, parameters, _ := strings.Cut(part, ";")
+		if strings.TrimSpace(coding) == "gzip" {
+			return strings.TrimSpace(parameters) != "q=0"
+		}
+	}
+	return false
 }
 
 // answerMax is how large a buffer for answers may be to be kept.
@@ -347,6 +358,10 @@ func (s *Server) writeTransformed(w http.ResponseWriter, r *http.Request, reg *r
 		return s.writeTable(w, r, reg, form, code, a)
 	case form.as == "PartialObjectMetadata" && a.object != nil:
 		writeObject(w, r, form, code, gvk, &metav1.PartialObjectMetadata{ObjectMeta: objectMeta(a.object)})
+	case reg.kind.Custom != nil && form.as == "PartialObjectMetadata":
+		return notAcceptableText("you requested PartialObjectMetadata, but the requested object is a list (*unstructured.UnstructuredList)")
+	case reg.kind.Custom != nil:
+		return errStatus500("content is not a list")
 	case form.as == "PartialObjectMetadata":
 		return notAcceptableText(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (*%s.%sList)", internalGroup(reg.kind.Group), reg.kind.Kind))
 	default:

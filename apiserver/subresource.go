@@ -41,6 +41,9 @@ func (r *registry) subresource(ctx context.Context, o *operation) (*answer, erro
 		if err := r.checkPlace(o, body); err != nil {
 			return nil, err
 		}
+		if r.kind.Default != nil && r.subKind(o.Subresource) == r.kind.GroupVersionKind {
+			r.kind.Default(body)
+		}
 		return r.updateSub(ctx, o, func(*watchcache.Entry) (resource.Object, error) { return body, nil })
 	case o.Verb == "patch" && h.Update != nil:
 		return r.patchSub(ctx, o)

@@ -100,7 +100,10 @@ func (r *registry) watch(ctx context.Context, q *call.Request) (*watchStream, er
 	w.of = watched{r.kind.Group, r.kind.Resource, q.Namespace, q.Name}
 	r.server.watchers.add(w.of, 1)
 	timeout := q.Timeout
-	if timeout <= 0 {
+	if timeout < 0 {
+		w.pending = nil // it is over
+	}
+	if timeout == 0 {
 		least := r.server.cfg.MinWatchTimeout
 		timeout = least + rand.N(least)
 	}
@@ -155,7 +158,7 @@ func (w *watchStream) open(ctx context.Context, q *call.Request, initial bool) e
 			return true
 		})
 		w.r.server.metrics.initEvents.With(w.r.hub.Group, w.r.hub.Resource).Add(uint64(len(w.pending)))
-		if q.SendInitialEvents != nil && q.AllowBookmarks {
+		if q.AllowBookmarks && (q.SendInitialEvents != nil || q.ResourceVersion == "" || q.ResourceVersion == "0") { // an old watch from the start is the same
 			w.pending = append(w.pending, w.bookmarkAt(s.Revision, true))
 			w.listing = true
 		}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"knarr.dev/api/codec"
 	"knarr.dev/apiserver/watchcache"
@@ -89,7 +88,7 @@ func (p *parts) before(dst []byte, i int) []byte {
 func (s *Server) writeParts(w http.ResponseWriter, r *http.Request, p *parts) {
 	w.Header().Set("Content-Type", p.media)
 	to, finish := io.Writer(w), func() error { return nil }
-	if p.size >= gzipMin && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if p.size >= gzipMin && acceptsGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Add("Vary", "Accept-Encoding")
 		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
@@ -148,12 +147,13 @@ func listEnds(reg *registry, l *listAnswer) (head []byte, tail string, err error
 		return append(append(head, meta...), `,"items":[`...), "]}", nil
 	}
 	// Of custom objects the names are in the order of the alphabet, and the token is always stated.
-	if l.meta.Continue == "" {
-		if len(meta) > 2 {
-			meta = append([]byte(`{"continue":"",`), meta[1:]...)
-		} else {
-			meta = []byte(`{"continue":""}`)
-		}
+	meta, err = json.Marshal(struct {
+		Continue  string `json:"continue"`
+		Remaining *int64 `json:"remainingItemCount,omitempty"`
+		Revision  string `json:"resourceVersion,omitempty"`
+	}{l.meta.Continue, l.meta.RemainingItemCount, l.meta.ResourceVersion})
+	if err != nil {
+		return nil, "", err
 	}
 	head = []byte(`{"apiVersion":` + strconv.Quote(gvk.GroupVersion().String()) + `,"items":[`)
 	return head, `],"kind":` + strconv.Quote(gvk.Kind) + `,"metadata":` + string(meta) + "}", nil

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -211,8 +212,10 @@ func decodeJSON(data []byte, obj runtime.Object) (Decoded, error) {
 		return d, nil
 	}
 	d.Kind = obj.GetObjectKind().GroupVersionKind()
+	said, _ := obj.GetObjectKind().(*metav1.TypeMeta)
+	malformed := said != nil && strings.Count(said.APIVersion, "/") > 1 // which PeekKind refuses
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	d.Plain = len(strict) == 0 // else an unknown field may be kind in other letters, which PeekKind takes too
+	d.Plain = len(strict) == 0 && !malformed // else an unknown field may be kind in other letters, which PeekKind takes too
 	return d, nil
 }
 

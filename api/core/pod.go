@@ -94,7 +94,9 @@ func podGrace(p *corev1.Pod, asked *int64) int64 {
 	grace := int64(0)
 	switch {
 	case asked != nil:
-		grace = max(0, *asked)
+		if grace = *asked; grace < 0 { // as in pods' specs
+			grace = 1
+		}
 	case p.Spec.TerminationGracePeriodSeconds != nil:
 		grace = *p.Spec.TerminationGracePeriodSeconds
 	}

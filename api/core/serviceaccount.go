@@ -4,8 +4,6 @@
 package core
 
 import (
-	"time"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,9 +18,6 @@ var ServiceAccounts = resource.WithList(resource.Define(resource.Definition[core
 	Scope:         resource.Namespaced,
 	PrepareCreate: func(s *corev1.ServiceAccount) { s.Secrets = onlyNames(s.Secrets) },
 	PrepareUpdate: func(s, _ *corev1.ServiceAccount) { s.Secrets = onlyNames(s.Secrets) },
-	Columns: []resource.Column[corev1.ServiceAccount]{
-		{Name: "Secrets", Value: func(s *corev1.ServiceAccount, _ time.Time) any { return int64(len(s.Secrets)) }},
-	},
 	Subresources: resource.Subresources[corev1.ServiceAccount]{Others: []resource.Subresource{
 		{Name: "token", Kind: schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, Verbs: []string{"create"}},
 	}},

@@ -25,10 +25,9 @@ const ClassAnnotation = "kubernetes.io/ingress.class"
 // Ingresses lead HTTP requests to Services.
 var Ingresses = resource.WithList(resource.Define(resource.Definition[networkingv1.Ingress]{
 	Group: "networking.k8s.io", Version: "v1", Kind: "Ingress", Resource: "ingresses",
-	ShortNames:     []string{"ing"},
-	Scope:          resource.Namespaced,
-	StoragePath:    "ingress",
-	CreateOnUpdate: true,
+	ShortNames:  []string{"ing"},
+	Scope:       resource.Namespaced,
+	StoragePath: "ingress",
 	PrepareCreate: func(i *networkingv1.Ingress) {
 		i.Status = networkingv1.IngressStatus{}
 		i.Generation = 1

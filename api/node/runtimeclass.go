@@ -20,10 +20,11 @@ import (
 // RuntimeClasses name ways to run pods.
 var RuntimeClasses = resource.WithList(resource.Define(resource.Definition[nodev1.RuntimeClass]{
 	Group: "node.k8s.io", Version: "v1", Kind: "RuntimeClass", Resource: "runtimeclasses",
-	Scope:         resource.Cluster,
-	StoragePath:   "runtimeclasses",
-	NeedsRevision: true,
-	Validate:      validateRuntimeClass,
+	Scope:          resource.Cluster,
+	CreateOnUpdate: true,
+	StoragePath:    "runtimeclasses",
+	NeedsRevision:  true,
+	Validate:       validateRuntimeClass,
 	ValidateUpdate: func(c, old *nodev1.RuntimeClass) field.ErrorList {
 		return core.Immutable(c.Handler, old.Handler, field.NewPath("handler"))
 	},

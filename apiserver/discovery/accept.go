@@ -47,15 +47,14 @@ func choose(header string, canAggregate bool) (form, bool) {
 	for part := range strings.SplitSeq(header, ",") {
 		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
 		if err != nil {
-			continue
+			media, _, _ = strings.Cut(part, ";")
+			media = strings.TrimSpace(media)
 		}
 		c := clause{media: media, params: params, q: 1}
 		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
 			c.q = q
 		}
-		if c.q > 0 {
-			clauses = append(clauses, c)
-		}
+		clauses = append(clauses, c)
 	}
 	sort.SliceStable(clauses, func(i, j int) bool { return clauses[i].q > clauses[j].q })
 	for _, c := range clauses {
@@ -68,7 +67,10 @@ func choose(header string, canAggregate bool) (form, bool) {
 		default:
 			continue
 		}
-		if as := c.params["as"]; as != "" {
+		if s, ok := c.params["stream"]; ok && (s != "watch" || f.media == codec.YAML) {
+			continue
+		}
+		if as := c.params["as"]; as != "" || c.params["g"] != "" || c.params["v"] != "" {
 			if !canAggregate || f.media == codec.YAML || as != "APIGroupDiscoveryList" ||
 				c.params["g"] != "apidiscovery.k8s.io" || c.params["v"] != "v2" {
 				continue

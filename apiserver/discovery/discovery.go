@@ -107,7 +107,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	accept := strings.Join(r.Header.Values("Accept"), ",")
-	if below := strings.Count(path, "/"); path == "/api" || path == "/api/v1" || below == 3 { // only GET has a route; groups take all methods
+	if below := strings.Count(path, "/"); path == "/api" || path == "/api/v1" || below == 3 && docs.own[strings.Split(path, "/")[2]] { // only GET has a route; groups take all methods
 		switch {
 		case r.Method != http.MethodGet:
 			status(w, r, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")

@@ -70,7 +70,7 @@ func (v *reviews) self(_ context.Context, user *call.Identity, r *call.Request) 
 	if !ok {
 		return nil, wrongBody(r)
 	}
-	review.CreationTimestamp = metav1.NewTime(v.now().Truncate(time.Second))
+	review.ObjectMeta = metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(v.now().Truncate(time.Second))}
 	review.Status.UserInfo = userInfo(user)
 	return review, nil
 }
@@ -123,6 +123,12 @@ func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Req
 	review.Namespace = r.Namespace
 	spec, about := field.NewPath("spec"), review.Spec.ResourceAttributes
 	problems := checkAccess(&review.Spec)
+	meta := review.ObjectMeta
+	meta.ManagedFields, meta.Namespace = nil, ""
+	if !equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
+		meta.Namespace = review.Namespace
+		problems = append(problems, field.Invalid(field.NewPath("metadata"), meta, "must be empty except for namespace"))
+	}
 	if about != nil && about.Namespace != review.Namespace {
 		problems = append(problems, field.Invalid(spec.Child("resourceAttributes", "namespace"), about.Namespace, "must match metadata.namespace"))
 	}

@@ -73,9 +73,9 @@ func Scale(s *autoscalingv1.Scale, o Options) (*metav1.Table, error) {
 	columns := []column{
 		{definition: metav1.TableColumnDefinition{Name: "Name", Type: "string", Description: metaDoc("name")},
 			value: func(obj resource.Object, _ time.Time) any { return obj.GetName() }},
-		{definition: metav1.TableColumnDefinition{Name: "Desired", Type: "integer", Description: "Number of desired pods."},
+		{definition: metav1.TableColumnDefinition{Name: "Desired", Type: "integer", Description: autoscalingv1.ScaleSpec{}.SwaggerDoc()["replicas"]},
 			value: func(resource.Object, time.Time) any { return int64(s.Spec.Replicas) }},
-		{definition: metav1.TableColumnDefinition{Name: "Available", Type: "integer", Description: "Number of observed pods."},
+		{definition: metav1.TableColumnDefinition{Name: "Available", Type: "integer", Description: autoscalingv1.ScaleStatus{}.SwaggerDoc()["replicas"]},
 			value: func(resource.Object, time.Time) any { return int64(s.Status.Replicas) }},
 		ageColumn(),
 	}
