@@ -7,10 +7,10 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -23,7 +23,7 @@ var MutatingWebhookConfigurations = resource.WithList(resource.Define(resource.D
 	Default:       defaultMutating,
 	PrepareCreate: func(c *admissionv1.MutatingWebhookConfiguration) { c.Generation = 1 },
 	PrepareUpdate: func(c, old *admissionv1.MutatingWebhookConfiguration) {
-		if c.Generation = old.Generation; !equality.Semantic.DeepEqual(c.Webhooks, old.Webhooks) {
+		if c.Generation = old.Generation; core.Changed(c.Webhooks, old.Webhooks) {
 			c.Generation++
 		}
 	},

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 )
 
@@ -23,7 +23,7 @@ var ValidatingWebhookConfigurations = resource.WithList(resource.Define(resource
 	Default:       defaultValidating,
 	PrepareCreate: func(c *admissionv1.ValidatingWebhookConfiguration) { c.Generation = 1 },
 	PrepareUpdate: func(c, old *admissionv1.ValidatingWebhookConfiguration) {
-		if c.Generation = old.Generation; !equality.Semantic.DeepEqual(c.Webhooks, old.Webhooks) {
+		if c.Generation = old.Generation; core.Changed(c.Webhooks, old.Webhooks) {
 			c.Generation++
 		}
 	},

@@ -169,7 +169,10 @@ func validateStatefulSetTemplate(s *appsv1.StatefulSetSpec, at *field.Path) fiel
 		problems = append(problems, field.Invalid(at.Child("selector"), s.Selector, ""))
 	} else {
 		problems = append(problems, core.ValidateSelected(selector, s.Selector == nil, &s.Template, at)...)
-		problems = append(problems, core.ValidateTemplate(withClaims(s), at.Child("template"))...)
+		t := *withClaims(s)
+		t.Spec.Hostname, t.Spec.Subdomain = "", "" // which the controller sets
+		problems = append(problems, core.ValidateTemplate(&t, at.Child("template"))...)
+		problems = append(problems, core.ValidateTemplateNotes(&t, at.Child("template"))...) // again, as Kubernetes does
 	}
 	return append(problems, validateRestart("StatefulSet", &s.Template, at)...)
 }

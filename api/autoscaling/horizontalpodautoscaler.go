@@ -68,6 +68,9 @@ func defaultAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) {
 	}
 	defaultBehavior(h.Spec.Behavior)
 	h.Annotations = withoutV1(h.Annotations)
+	if len(h.Status.CurrentMetrics) == 0 {
+		h.Status.CurrentMetrics = nil // as it comes back from where it is stored
+	}
 }
 
 // defaultUtilization is the part of its CPU request, in percent, that a pod shall use if no metric is given.

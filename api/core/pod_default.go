@@ -9,6 +9,7 @@ import (
 )
 
 func defaultPod(p *corev1.Pod) {
+	dropInitAnnotations(p.Annotations)
 	DefaultPodSpec(&p.Spec)
 	if *p.Spec.TerminationGracePeriodSeconds < 0 { // of which templates only warn
 		*p.Spec.TerminationGracePeriodSeconds = 1
@@ -99,6 +100,8 @@ func defaultContainer(c *corev1.Container) {
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil && from.FieldRef != nil {
 			orDefault(&from.FieldRef.APIVersion, "v1")
+		} else if from != nil && from.FileKeyRef != nil {
+			setDefault(&from.FileKeyRef.Optional, false)
 		}
 	}
 	defaultProbe(c.LivenessProbe)

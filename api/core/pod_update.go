@@ -5,6 +5,7 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,16 +26,34 @@ func validatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
 	if len(p.Spec.SchedulingGates) > 0 && p.Spec.NodeName != "" {
 		problems = append(problems, field.Forbidden(at.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
+	problems = append(problems, validateProfiles(p)...)
+	at = field.NewPath("spec", "serviceAccountName")
+	for i, v := range p.Spec.Volumes {
+		if p.Spec.ServiceAccountName == "" && v.Projected != nil && p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+			for j, s := range v.Projected.Sources {
+				if s.ServiceAccountToken != nil {
+					problems = append(problems, field.Forbidden(field.NewPath("spec", "volumes").Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
+						"must not be specified when serviceAccountName is not set"))
+				}
+			}
+		}
+	}
+	if p.Spec.ServiceAccountName != "" && p.Annotations[corev1.MirrorPodAnnotationKey] != "" && p.Spec.NodeName == "" {
+		problems = append(problems, field.Forbidden(at, "must not be set for mirror pods"))
+	}
 	return problems
 }
 
 // validatePodUpdate lets images, the deadline, gates and further tolerations change, and nothing else of the spec.
 func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
+	var problems field.ErrorList
+	if !maps.Equal(p.Annotations, old.Annotations) {
+		problems = validateAnnotationChange(p, old)
+	}
 	if SamePodSpec(&p.Spec, &old.Spec) {
-		return nil
+		return problems
 	}
 	at := field.NewPath("spec")
-	var problems field.ErrorList
 	if len(p.Spec.Containers) != len(old.Spec.Containers) {
 		return append(problems, field.Forbidden(at.Child("containers"), "pod updates may not add or remove containers"))
 	}
@@ -82,17 +101,17 @@ func deadlineChange(now, old *int64, at *field.Path) field.ErrorList {
 func tolerationChange(now, old []corev1.Toleration, at *field.Path) (problems field.ErrorList) {
 	for _, t := range old {
 		if !slices.ContainsFunc(now, func(n corev1.Toleration) bool { return t.MatchToleration(&n) }) {
-			problems = append(problems, field.Forbidden(at, "existing toleration can not be modified except its tolerationSeconds"))
+			return append(problems, field.Forbidden(at, "existing toleration can not be modified except its tolerationSeconds"))
 		}
 	}
-	return problems
+	return append(problems, validateTolerations(now, at)...) // again, as Kubernetes does
 }
 
 // gateChange lets gates go, never come, and while there are gates lets placement become narrower.
 func gateChange(now, old *corev1.PodSpec, at *field.Path) (problems field.ErrorList) {
-	for _, g := range now.SchedulingGates {
+	for i, g := range now.SchedulingGates {
 		if !slices.Contains(old.SchedulingGates, g) {
-			problems = append(problems, field.Forbidden(at.Child("schedulingGates"), "only deletion is allowed, but found new scheduling gate '"+g.Name+"'"))
+			problems = append(problems, field.Forbidden(at.Child("schedulingGates").Index(i).Child("name"), "only deletion is allowed, but found new scheduling gate '"+g.Name+"'"))
 		}
 	}
 	if len(old.SchedulingGates) == 0 {
@@ -102,6 +121,35 @@ func gateChange(now, old *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 		if v, ok := now.NodeSelector[key]; !ok || v != value {
 			problems = append(problems, field.Invalid(at.Child("nodeSelector"), now.NodeSelector, "only additions to spec.nodeSelector are allowed (no mutations or deletions)"))
 			break
+		}
+	}
+	terms := at.Child("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+	return append(problems, narrower(requiredTerms(now), requiredTerms(old), terms)...)
+}
+
+func requiredTerms(s *corev1.PodSpec) []corev1.NodeSelectorTerm {
+	if s.Affinity == nil || s.Affinity.NodeAffinity == nil || s.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	return s.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+}
+
+// narrower checks that terms still ask for all that they asked for; where there were none, some may come.
+func narrower(now, old []corev1.NodeSelectorTerm, at *field.Path) (problems field.ErrorList) {
+	if len(old) == 0 {
+		return nil
+	}
+	if len(now) != len(old) {
+		return field.ErrorList{field.Invalid(at, shown{now}, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
+	}
+	within := func(old, now []corev1.NodeSelectorRequirement) bool {
+		return len(now) >= len(old) && equality.Semantic.DeepEqual(now[:len(old)], old)
+	}
+	for i := range old {
+		empty := len(old[i].MatchExpressions)+len(old[i].MatchFields) == 0
+		grown := len(now[i].MatchExpressions)+len(now[i].MatchFields) > 0
+		if empty && grown || !within(old[i].MatchExpressions, now[i].MatchExpressions) || !within(old[i].MatchFields, now[i].MatchFields) {
+			problems = append(problems, field.Invalid(at.Index(i), shown{now[i]}, "only additions are allowed (no mutations or deletions)"))
 		}
 	}
 	return problems
@@ -124,6 +172,9 @@ func withoutMutable(p, old *corev1.Pod) *corev1.PodSpec {
 	}
 	if len(old.Spec.SchedulingGates) > 0 { // placement may become narrower while a pod is gated
 		munged.NodeSelector = old.Spec.NodeSelector
+		if munged.Affinity == nil && old.Spec.Affinity != nil && *old.Spec.Affinity == (corev1.Affinity{NodeAffinity: old.Spec.Affinity.NodeAffinity}) {
+			munged.Affinity = old.Spec.Affinity.DeepCopy()
+		}
 		if munged.Affinity != nil {
 			munged.Affinity.NodeAffinity = nil
 			if old.Spec.Affinity != nil {

@@ -5,7 +5,6 @@ package core
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,35 +36,14 @@ func revalidatePod(p, old *corev1.Pod) field.ErrorList {
 
 // validatePodIf validates a pod, with what its spec says of itself if that changed.
 func validatePodIf(p *corev1.Pod, changed bool) field.ErrorList {
-	problems := validatePodAnnotations(p, field.NewPath("metadata", "annotations"))
+	problems := validatePodAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
 	if changed {
-		problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
-	}
-	at := field.NewPath("spec", "serviceAccountName")
-	for i, v := range p.Spec.Volumes {
-		if p.Spec.ServiceAccountName == "" && v.Projected != nil && p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
-			for j, s := range v.Projected.Sources {
-				if s.ServiceAccountToken != nil {
-					problems = append(problems, field.Forbidden(field.NewPath("spec", "volumes").Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
-						"must not be specified when serviceAccountName is not set"))
-				}
+		for i := range p.Spec.Volumes { // templates may leave out which image
+			if v := p.Spec.Volumes[i].Image; v != nil {
+				problems = append(problems, needed(field.NewPath("spec", "volumes").Index(i).Child("image"), "reference", v.Reference)...)
 			}
 		}
-	}
-	if p.Spec.ServiceAccountName != "" && p.Annotations[corev1.MirrorPodAnnotationKey] != "" && p.Spec.NodeName == "" {
-		problems = append(problems, field.Forbidden(at, "must not be set for mirror pods"))
-	}
-	return problems
-}
-
-func validatePodAnnotations(p *corev1.Pod, at *field.Path) (problems field.ErrorList) {
-	if value, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; mirror && p.Spec.NodeName == "" {
-		problems = append(problems, field.Invalid(at.Key(corev1.MirrorPodAnnotationKey), value, "must set spec.nodeName if mirror pod annotation is set"))
-	}
-	if cost, ok := p.Annotations[corev1.PodDeletionCost]; ok {
-		if n, err := strconv.ParseInt(cost, 10, 32); err != nil || cost != strconv.FormatInt(n, 10) {
-			problems = append(problems, field.Invalid(at.Key(corev1.PodDeletionCost), cost, "must be a 32bit integer"))
-		}
+		problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
 	}
 	return problems
 }
@@ -133,10 +111,10 @@ func validatePodNames(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 		}
 		problems = append(problems, subdomain(*h, under(at, "hostnameOverride"))...)
 		if s.SetHostnameAsFQDN != nil && *s.SetHostnameAsFQDN {
-			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, "may not be specified when setHostnameAsFQDN is true"))
+			problems = append(problems, field.Forbidden(at.Child("hostnameOverride"), "may not be specified when setHostnameAsFQDN is true"))
 		}
 		if s.HostNetwork {
-			problems = append(problems, field.Invalid(at.Child("hostnameOverride"), *h, "may not be specified when hostNetwork is true"))
+			problems = append(problems, field.Forbidden(at.Child("hostnameOverride"), "may not be specified when hostNetwork is true"))
 		}
 	}
 	return problems
@@ -245,9 +223,7 @@ func validateDNSConfig(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 
 // ValidateTemplate checks a pod template: its labels, and its pod as far as a template must be sound.
 func ValidateTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
-	problems := metavalidation.ValidateLabels(t.Labels, under(at, "labels"))
-	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, under(at, "annotations"))...)
-	problems = append(problems, validatePodAnnotations(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: without(t.Annotations, corev1.MirrorPodAnnotationKey)}}, under(at, "annotations"))...)
+	problems := ValidateTemplateNotes(t, at)
 	problems = append(problems, ValidatePodSpec(&t.Spec, under(at, "spec"))...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		problems = append(problems, field.Forbidden(at.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
@@ -255,14 +231,11 @@ func ValidateTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList
 	return problems
 }
 
-func without(m map[string]string, key string) map[string]string {
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		if k != key {
-			out[k] = v
-		}
-	}
-	return out
+// ValidateTemplateNotes checks labels and annotations of a template.
+func ValidateTemplateNotes(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
+	problems := metavalidation.ValidateLabels(t.Labels, under(at, "labels"))
+	problems = append(problems, apivalidation.ValidateAnnotations(t.Annotations, under(at, "annotations"))...)
+	return append(problems, validatePodAnnotations(t.Annotations, &t.Spec, under(at, "annotations"))...)
 }
 
 // ValidateSelector checks the selector of a workload: it must be there and select something.

@@ -6,6 +6,7 @@ package core
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,10 +64,13 @@ func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
 	}
 	var problems field.ErrorList
 	n := 0
-	for _, c := range append(fileVolumes(v), deviceVolumes(v, at.Child("persistentDisk"))...) {
+	checks := slices.DeleteFunc(append(fileVolumes(v), deviceVolumes(v, at.Child("persistentDisk"))...), func(c volumeCheck) bool { return !c.set })
+	if len(checks) > 1 { // the first of them is the one that counts
+		order := volumeOrder()
+		slices.SortFunc(checks, func(a, b volumeCheck) int { return slices.Index(order, a.field) - slices.Index(order, b.field) })
+	}
+	for _, c := range checks {
 		switch {
-		case !c.set:
-			continue
 		case n > 0:
 			problems = append(problems, field.Forbidden(at.Child(c.field), "may not specify more than 1 volume type"))
 		case c.problems != nil:
@@ -78,6 +82,15 @@ func validateVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
 		problems = append(problems, field.Required(at, "must specify a volume type"))
 	}
 	return problems
+}
+
+// volumeOrder is the order in which Kubernetes looks at the types of a volume.
+func volumeOrder() []string {
+	return []string{
+		"emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker",
+		"persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap", "azureFile",
+		"vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+	}
 }
 
 // validateUsualSource checks a volume that is of one of the usual types and of no other; false if it is not.
@@ -164,8 +177,7 @@ func fileVolumes(v *corev1.Volume) []volumeCheck {
 			return validateEphemeral(v.Ephemeral.VolumeClaimTemplate, under(at, "volumeClaimTemplate"))
 		}},
 		{"image", v.Image != nil, func(at *field.Path) field.ErrorList {
-			problems := needed(at, "reference", v.Image.Reference)
-			return append(problems, validatePullPolicy(v.Image.PullPolicy, under(at, "pullPolicy"))...)
+			return validatePullPolicy(v.Image.PullPolicy, under(at, "pullPolicy"))
 		}},
 	}
 }

@@ -34,6 +34,11 @@ var Secrets = resource.WithList(resource.Define(resource.Definition[corev1.Secre
 			s.Data[k] = []byte(v)
 		}
 		s.StringData = nil
+		for k, v := range s.Data {
+			if v == nil { // as it comes back from where it is stored
+				s.Data[k] = []byte{}
+			}
+		}
 	},
 	ValidateCreate: validateSecret,
 	ValidateUpdate: func(s, old *corev1.Secret) field.ErrorList {

@@ -69,8 +69,15 @@ func ValidateTemplate(t *resourcev1.ResourceClaimTemplate, compile Compile) fiel
 	return append(problems, validateClaimSpec(&t.Spec.Spec, compile, at.Child("spec"))...)
 }
 
+// ValidateTemplateChange checks an update of a template, of which the spec may not change.
+func ValidateTemplateChange(t, old *resourcev1.ResourceClaimTemplate, compile Compile) field.ErrorList {
+	return append(ValidateTemplate(t, compile), immutableShown(t.Spec, old.Spec, field.NewPath("spec"))...)
+}
+
 // validateTemplateMeta allows labels and annotations alone.
-func validateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) (problems field.ErrorList) {
+func validateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+	problems := apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))
+	problems = append(problems, metavalidation.ValidateLabels(m.Labels, at.Child("labels"))...)
 	for _, f := range []struct {
 		name string
 		set  bool
@@ -85,8 +92,7 @@ func validateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) (problems field.
 			problems = append(problems, field.Forbidden(at.Child(f.name), "cannot be set"))
 		}
 	}
-	problems = append(problems, apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))...)
-	return append(problems, metavalidation.ValidateLabels(m.Labels, at.Child("labels"))...)
+	return problems
 }
 
 func validateClaimSpec(s *resourcev1.ResourceClaimSpec, compile Compile, at *field.Path) field.ErrorList {

@@ -58,7 +58,7 @@ var ResourceClaimTemplates = resource.WithList(resource.Define(resource.Definiti
 	PrepareCreate:  func(t *resourcev1.ResourceClaimTemplate) { dropEmpty(&t.Spec.Spec) },
 	ValidateCreate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList { return ValidateTemplate(t, nil) },
 	ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-		return immutableShown(t.Spec, old.Spec, field.NewPath("spec"))
+		return ValidateTemplateChange(t, old, nil)
 	},
 }), func() runtime.Object { return new(resourcev1.ResourceClaimTemplateList) })
 

@@ -38,12 +38,12 @@ var ResourceSlices = resource.WithList(resource.Define(resource.Definition[resou
 	},
 	PrepareUpdate: func(s, old *resourcev1.ResourceSlice) {
 		s.Generation = old.Generation
-		dropUnserved(s)
 		if !equality.Semantic.DeepEqual(s.Spec, old.Spec) {
 			s.Generation++
 		}
+		dropUnserved(s) // which counts as a change
 	},
-	Validate:       validateSlice,
+	ValidateCreate: validateSlice,
 	ValidateUpdate: validateSliceChange,
 	Warnings: func(s *resourcev1.ResourceSlice) []string {
 		if s.Spec.Driver == strings.ToLower(s.Spec.Driver) {

@@ -20,10 +20,18 @@ import (
 	"knarr.dev/api/core"
 )
 
-func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList {
+func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList { return validateSliceChange(s, nil) }
+
+// validateSliceChange checks a slice; old is nil for a new one.
+func validateSliceChange(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	p, at := &s.Spec, field.NewPath("spec")
 	problems := core.DriverName(p.Driver, at.Child("driver"))
 	problems = append(problems, validatePool(&p.Pool, at.Child("pool"))...)
+	if old != nil {
+		problems = append(problems, core.Immutable(p.Pool.Name, old.Spec.Pool.Name, at.Child("pool", "name"))...)
+		problems = append(problems, core.Immutable(p.Driver, old.Spec.Driver, at.Child("driver"))...)
+		problems = append(problems, core.Immutable(p.NodeName, old.Spec.NodeName, at.Child("nodeName"))...)
+	}
 	problems = append(problems, validatePlace(p, at)...)
 	if p.Devices != nil && p.SharedCounters != nil {
 		problems = append(problems, field.Invalid(at, "", "only one of `sharedCounters` or `devices` is allowed"))
@@ -330,11 +338,4 @@ func validateRange(r *resourcev1.CapacityRequestPolicyRange, usual, most apireso
 		}
 	}
 	return problems
-}
-
-func validateSliceChange(s, old *resourcev1.ResourceSlice) field.ErrorList {
-	at := field.NewPath("spec")
-	problems := core.Immutable(s.Spec.Driver, old.Spec.Driver, at.Child("driver"))
-	problems = append(problems, core.Immutable(s.Spec.Pool.Name, old.Spec.Pool.Name, at.Child("pool", "name"))...)
-	return append(problems, core.Immutable(s.Spec.NodeName, old.Spec.NodeName, at.Child("nodeName"))...)
 }

@@ -42,11 +42,11 @@ var EndpointSlices = resource.WithList(resource.Define(resource.Definition[disco
 	PrepareUpdate: func(s, old *discoveryv1.EndpointSlice) {
 		s.Generation = old.Generation
 		dropEmpty(s)
-		dropTopology(s)
 		if !equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) || !equality.Semantic.DeepEqual(s.Ports, old.Ports) ||
 			!equality.Semantic.DeepEqual(s.Labels, old.Labels) {
 			s.Generation++
 		}
+		dropTopology(s) // which counts as a change
 	},
 	ValidateCreate: func(s *discoveryv1.EndpointSlice) field.ErrorList { return validateSlice(s, true) },
 	Warnings: func(s *discoveryv1.EndpointSlice) []string {

@@ -36,9 +36,10 @@ var IngressClasses = resource.WithList(resource.Define(resource.Definition[netwo
 			c.Generation++
 		}
 	},
-	Validate: validateIngressClass,
+	ValidateCreate: validateIngressClass,
 	ValidateUpdate: func(c, old *networkingv1.IngressClass) field.ErrorList {
-		return core.Immutable(c.Spec.Controller, old.Spec.Controller, field.NewPath("spec", "controller"))
+		problems := core.Immutable(c.Spec.Controller, old.Spec.Controller, field.NewPath("spec", "controller"))
+		return append(problems, validateIngressClass(c)...)
 	},
 	Columns: []resource.Column[networkingv1.IngressClass]{
 		{Name: "Name", Value: func(c *networkingv1.IngressClass, _ time.Time) any {

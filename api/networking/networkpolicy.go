@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +30,7 @@ var NetworkPolicies = resource.WithList(resource.Define(resource.Definition[netw
 	PrepareCreate: func(p *networkingv1.NetworkPolicy) { p.Generation = 1 },
 	PrepareUpdate: func(p, old *networkingv1.NetworkPolicy) {
 		p.Generation = old.Generation
-		if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
+		if core.Changed(p.Spec, old.Spec) {
 			p.Generation++
 		}
 	},

@@ -27,7 +27,12 @@ var CSINodes = resource.WithList(resource.Define(resource.Definition[storagev1.C
 	StoragePath:   "csinodes",
 	Default: func(n *storagev1.CSINode) {
 		if len(n.Spec.Drivers) == 0 {
-			n.Spec.Drivers = nil
+			n.Spec.Drivers = nil // as it comes back from where it is stored
+		}
+		for i := range n.Spec.Drivers {
+			if len(n.Spec.Drivers[i].TopologyKeys) == 0 {
+				n.Spec.Drivers[i].TopologyKeys = nil
+			}
 		}
 	},
 	Validate:       validateCSINode,

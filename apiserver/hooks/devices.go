@@ -11,6 +11,7 @@ import (
 	"github.com/google/cel-go/checker"
 	"github.com/google/cel-go/ext"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -40,7 +41,7 @@ func Devices(store Store) []Hook {
 		{Kind: devices.DeviceClasses.Kind, BeforeCreate: check(d.class), BeforeUpdate: check(d.class)},
 		{Kind: devices.ResourceClaims.Kind, BeforeCreate: check(d.claim)},
 		{Kind: devices.ResourceClaims.Kind, Subresource: "status", BeforeUpdate: check(d.status)},
-		{Kind: devices.ResourceClaimTemplates.Kind, BeforeCreate: check(d.template)},
+		{Kind: devices.ResourceClaimTemplates.Kind, BeforeCreate: check(d.template), BeforeUpdate: check(d.templateChange)},
 	}
 }
 
@@ -66,6 +67,15 @@ func (d deviceRules) claim(ctx context.Context, r *admission.Request) (field.Err
 func (d deviceRules) template(ctx context.Context, r *admission.Request) (field.ErrorList, error) {
 	t := devices.ResourceClaimTemplates.Cast(r.Object)
 	return d.spec(ctx, r, &t.Spec.Spec, func(compile devices.Compile) field.ErrorList { return devices.ValidateTemplate(t, compile) })
+}
+
+// templateChange compiles the expressions that somebody would have instead.
+func (d deviceRules) templateChange(_ context.Context, r *admission.Request) (field.ErrorList, error) {
+	t, old := devices.ResourceClaimTemplates.Cast(r.Object), devices.ResourceClaimTemplates.Cast(r.Old)
+	if !devices.HasSelectors(&t.Spec.Spec) || equality.Semantic.DeepEqual(t.Spec, old.Spec) {
+		return nil, nil
+	}
+	return d.compiled(func(compile devices.Compile) field.ErrorList { return devices.ValidateTemplateChange(t, old, compile) })
 }
 
 // spec checks the claim of a new object. Who asks for too much is told everything that is wrong.
