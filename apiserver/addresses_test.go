@@ -4,8 +4,14 @@
 package apiserver_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/netip"
+	"strings"
 	"testing"
+
+	"knarr.dev/apiserver"
 )
 
 // TestServiceAddresses follows the addresses of Services through their objects.
@@ -57,4 +63,86 @@ func TestServiceAddresses(t *testing.T) {
 	expect("its address", o.send(t, "GET", addresses+"/10.99.0.9", nil), http.StatusOK)
 	expect("delete", o.send(t, "DELETE", services+"/c", nil), http.StatusOK)
 	expect("its address", o.send(t, "GET", addresses+"/10.99.0.9", nil), http.StatusNotFound)
+}
+
+// TestDualStack gives Services addresses of both families, and takes them back.
+func TestDualStack(t *testing.T) {
+	o := observer{handler: startAdmitting(t, func(c *apiserver.Config) {
+		c.ServiceCIDR, c.SecondaryServiceCIDR = netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")
+	}).Handler()}
+	const services, addresses = "/api/v1/namespaces/default/services", "/apis/networking.k8s.io/v1/ipaddresses/"
+	for _, c := range []struct {
+		spec, change string // how the Service is made, and then changed
+		want         string // families of addresses, families, policy; or what is wrong
+	}{
+		{`{}`, ``, "4 [IPv4] SingleStack"},
+		{`{"clusterIP": "fd00:10:96::5"}`, ``, "6 [IPv6] SingleStack"},
+		{`{"ipFamilies": ["IPv6"]}`, ``, "6 [IPv6] SingleStack"},
+		{`{"ipFamilyPolicy": "PreferDualStack"}`, ``, "46 [IPv4 IPv6] PreferDualStack"},
+		{`{"ipFamilyPolicy": "RequireDualStack", "clusterIP": "fd00:10:96::6"}`, ``, "64 [IPv6 IPv4] RequireDualStack"},
+		{`{"ipFamilies": ["IPv4", "IPv6"]}`, ``, "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"},
+		{`{"clusterIP": "10.96.5.5", "clusterIPs": ["10.96.5.5", "fd00:10:96::5"]}`, ``, "must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified"},
+		{`{"clusterIP": "::1"}`, ``, "failed to allocate IP ::1: the provided network does not match the current range"},
+		{`{"clusterIP": "10.96.255.255"}`, ``, "failed to allocate IP 10.96.255.255: the provided IP (10.96.255.255) is not in the valid range. The range of valid IPs is 10.96.0.0/16"},
+		{`{"clusterIP": "None", "ipFamilies": ["IPv6"]}`, ``, " [IPv6 IPv4] RequireDualStack"},
+		{`{}`, `{"ipFamilyPolicy": "PreferDualStack"}`, "46 [IPv4 IPv6] PreferDualStack"},
+		{`{"ipFamilyPolicy": "PreferDualStack"}`, `{"ipFamilyPolicy": "SingleStack"}`, "4 [IPv4] SingleStack"},
+		{`{"ipFamilyPolicy": "PreferDualStack"}`, `{"ipFamilies": ["IPv4"]}`, "must be 'SingleStack' to release the secondary IP family"},
+		{`{"ipFamilyPolicy": "PreferDualStack"}`, `{"type": "ExternalName", "externalName": "a.b"}`, " [] <nil>"},
+	} {
+		service := map[string]any{"metadata": map[string]any{"name": "a"}, "spec": map[string]any{"ports": []any{map[string]any{"port": 80}}}}
+		apply := func(text string) {
+			if text == "" {
+				return
+			}
+			var fields map[string]any
+			if err := json.Unmarshal([]byte(text), &fields); err != nil {
+				t.Fatal(err)
+			}
+			for key, value := range fields {
+				service["spec"].(map[string]any)[key] = value
+			}
+		}
+		apply(c.spec)
+		got := o.send(t, "POST", services, service)
+		had := addressTexts(got.body)
+		if c.change != "" {
+			service = got.body
+			apply(c.change)
+			got = o.send(t, "PUT", services+"/a", service)
+		}
+		have := fmt.Sprint(got.body["message"])
+		if got.code < 300 {
+			spec, families := got.body["spec"].(map[string]any), ""
+			for _, ip := range addressTexts(got.body) {
+				families += map[bool]string{true: "6", false: "4"}[strings.Contains(ip, ":")]
+				if held := o.send(t, "GET", addresses+ip, nil); held.code != http.StatusOK {
+					t.Errorf("%s %s: nothing holds %s", c.spec, c.change, ip)
+				}
+			}
+			list, _ := spec["ipFamilies"].([]any)
+			have = fmt.Sprintf("%s %v %v", families, list, spec["ipFamilyPolicy"])
+		}
+		if have != c.want && !strings.HasSuffix(have, ": "+c.want) {
+			t.Errorf("%s %s: got %s, want %s", c.spec, c.change, have, c.want)
+		}
+		o.send(t, "DELETE", services+"/a", nil)
+		for _, ip := range had {
+			if held := o.send(t, "GET", addresses+ip, nil); held.code != http.StatusNotFound {
+				t.Errorf("%s %s: %s is still held", c.spec, c.change, ip)
+			}
+		}
+	}
+}
+
+// addressTexts are the addresses of a Service.
+func addressTexts(service map[string]any) (out []string) {
+	spec, _ := service["spec"].(map[string]any)
+	list, _ := spec["clusterIPs"].([]any)
+	for _, ip := range list {
+		if ip != "None" {
+			out = append(out, ip.(string))
+		}
+	}
+	return out
 }

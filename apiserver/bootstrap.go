@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -134,13 +135,30 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 	return namespaces, others
 }
 
+// serviceRanges are the configured ranges of Service addresses.
+func (s *Server) serviceRanges() []netip.Prefix {
+	out := []netip.Prefix{s.cfg.ServiceCIDR.Masked()}
+	if s.cfg.SecondaryServiceCIDR.IsValid() {
+		out = append(out, s.cfg.SecondaryServiceCIDR.Masked())
+	}
+	return out
+}
+
 // firstRange is the range of addresses that the server is configured with. Nobody but the server says that it is ready.
 func (s *Server) firstRange(add func(*resource.Kind, resource.Object, func(resource.Object) bool)) {
+	var cidrs []string
+	for _, p := range s.serviceRanges() {
+		cidrs = append(cidrs, p.String())
+	}
 	add(networking.ServiceCIDRs.Kind, &networkingv1.ServiceCIDR{
 		ObjectMeta: metav1.ObjectMeta{Name: hooks.DefaultServiceCIDR},
-		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.Masked().String()}},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: cidrs},
 	}, func(o resource.Object) bool {
 		c := networking.ServiceCIDRs.Cast(o)
+		if len(c.Spec.CIDRs) == 1 && len(cidrs) == 2 && c.Spec.CIDRs[0] == cidrs[0] { // the server has got a second family
+			c.Spec.CIDRs = cidrs
+			return true
+		}
 		if apimeta.FindStatusCondition(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) != nil {
 			return false
 		}
@@ -218,7 +236,7 @@ func (s *Server) sharedKeys() hooks.Keys {
 func (s *Server) builtinHooks() []hooks.Hook {
 	objects := s.objects()
 	all := []hooks.Hook{
-		hooks.Service(objects, s.sharedKeys(), s.cfg.ServiceCIDR, s.cfg.NodePorts),
+		hooks.Service(objects, s.sharedKeys(), s.serviceRanges(), s.cfg.NodePorts),
 		hooks.Binding(objects), hooks.Eviction(objects), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
 		hooks.Approval(), s.componentStatus(),
 	}

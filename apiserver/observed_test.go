@@ -73,18 +73,22 @@ func TestObserved(t *testing.T) {
 }
 
 // startAdmitting is start with all steps of admission.
-func startAdmitting(t *testing.T) *apiserver.Server {
+func startAdmitting(t *testing.T, change ...func(*apiserver.Config)) *apiserver.Server {
 	t.Helper()
 	st, err := pebble.Open("store", pebble.Options{FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := apiserver.New(apiserver.Config{
+	config := apiserver.Config{
 		Store: st, Kinds: api.Kinds(), Log: slog.New(slog.DiscardHandler), Authenticators: []authn.Authenticator{admin{}},
 		Steps: func(r admission.Reader, w admission.Writer) []admission.Step {
 			return admission.Steps(r, w, admission.Config{})
 		},
-	})
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	s, err := apiserver.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,8 +87,9 @@ type Config struct {
 	// TLS and Listener serve HTTPS; without a listener the server is reachable by Handler and Transport only.
 	TLS      *tls.Config
 	Listener net.Listener
-	// ServiceCIDR is where service addresses come from; 10.43.0.0/16 if it is zero.
-	ServiceCIDR netip.Prefix
+	// ServiceCIDR is where service addresses come from; 10.43.0.0/16 if it is zero. SecondaryServiceCIDR, of the other family, is
+	// where Services for both get their second address from; there are none if it is zero.
+	ServiceCIDR, SecondaryServiceCIDR netip.Prefix
 	// NodePorts is the range of node ports; 30000-32767 if it is zero.
 	NodePorts [2]int
 	// AdvertiseIP and AdvertisePort are the endpoint of the service default/kubernetes; none is written without an

@@ -79,7 +79,7 @@ func (c *Cluster) joinObjects() ([]apiserver.Bootstrap, error) {
 		configMap(metav1.NamespacePublic, clusterInfo, map[string]string{"kubeconfig": string(kubeconfig)}),
 		configMap(metav1.NamespaceSystem, agentInfo, agentSettings{
 			ClientCA: string(c.pki.Certificate(pki.ClientCA)), PodCIDR: c.config.PodCIDR, NodeCIDR: c.config.NodeCIDR,
-			ServiceCIDR: c.config.ServiceCIDR, ClusterDNS: c.config.ClusterDNS, ClusterDomain: c.config.ClusterDomain,
+			ServiceCIDR: c.serviceRange().String(), ClusterDNS: c.config.ClusterDNS, ClusterDomain: c.config.ClusterDomain,
 		}.data()),
 	}, nil
 }

@@ -272,4 +272,14 @@ func (c *Cluster) serverTLS() (*tls.Config, error) {
 	}, nil
 }
 
-func (c *Cluster) serviceRange() netip.Prefix { return netip.MustParsePrefix(c.config.ServiceCIDR) }
+func (c *Cluster) serviceRange() netip.Prefix {
+	return netip.MustParsePrefix(c.config.serviceRanges()[0])
+}
+
+// secondServiceRange is the IPv6 range of Services; not valid if there is none.
+func (c *Cluster) secondServiceRange() netip.Prefix {
+	if all := c.config.serviceRanges(); len(all) > 1 {
+		return netip.MustParsePrefix(all[1])
+	}
+	return netip.Prefix{}
+}

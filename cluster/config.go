@@ -51,7 +51,8 @@ type Config struct {
 
 	// PodCIDR is divided into a /24 a node. Default 10.42.0.0/16.
 	PodCIDR string `yaml:"podCIDR"`
-	// ServiceCIDR is the range of Service addresses. Default 10.43.0.0/16.
+	// ServiceCIDR is the range of Service addresses. Default 10.43.0.0/16. For the roles server and apiserver an IPv6 range may follow,
+	// after a comma: then Services can have addresses of both families.
 	ServiceCIDR string `yaml:"serviceCIDR"`
 	// NodeCIDR is the range of addresses of this machine's nodes and its API endpoint towards pods. Default 10.44.0.0/16.
 	NodeCIDR string `yaml:"nodeCIDR"`
@@ -150,7 +151,7 @@ func (c Config) complete() Config {
 	set(&c.PodCIDR, "10.42.0.0/16")
 	set(&c.ServiceCIDR, "10.43.0.0/16")
 	set(&c.NodeCIDR, "10.44.0.0/16")
-	if p, err := netip.ParsePrefix(c.ServiceCIDR); err == nil {
+	if p, err := netip.ParsePrefix(c.serviceRanges()[0]); err == nil {
 		set(&c.ClusterDNS, nth(p, 10).String())
 	}
 	set(&c.ClusterDomain, "cluster.local")
@@ -211,7 +212,7 @@ func (c Config) Validate() error {
 	for _, r := range []struct {
 		key, value string
 		max        int
-	}{{"podCIDR", c.PodCIDR, 24}, {"serviceCIDR", c.ServiceCIDR, 28}, {"nodeCIDR", c.NodeCIDR, 28}} {
+	}{{"podCIDR", c.PodCIDR, 24}, {"serviceCIDR", c.serviceRanges()[0], 28}, {"nodeCIDR", c.NodeCIDR, 28}} {
 		p, err := netip.ParsePrefix(r.value)
 		switch {
 		case err != nil:
@@ -229,6 +230,7 @@ func (c Config) Validate() error {
 			ranges[r.key] = p
 		}
 	}
+	c.validateSecondRange(bad)
 	if dns, err := netip.ParseAddr(c.ClusterDNS); err != nil {
 		bad("clusterDNS", "%v", err)
 	} else if p, ok := ranges["serviceCIDR"]; ok && !p.Contains(dns) {
@@ -258,6 +260,30 @@ func (c Config) Validate() error {
 		bad("containerRuntimeEndpoint", "one runtime serves one node, not %d", c.Nodes)
 	}
 	return errors.Join(problems...)
+}
+
+// serviceRanges are the parts of ServiceCIDR.
+func (c *Config) serviceRanges() []string { return strings.Split(c.ServiceCIDR, ",") }
+
+// validateSecondRange checks the IPv6 range of Services, if there is one.
+func (c *Config) validateSecondRange(bad func(key, format string, args ...any)) {
+	all := c.serviceRanges()
+	if len(all) == 1 {
+		return
+	}
+	p, err := netip.ParsePrefix(all[1])
+	switch {
+	case len(all) > 2:
+		bad("serviceCIDR", "%d ranges are too many: one, or one of each family", len(all))
+	case err != nil:
+		bad("serviceCIDR", "%v", err)
+	case !p.Addr().Is6():
+		bad("serviceCIDR", "%s is not an IPv6 range", p)
+	case p.Bits() < 64 || p.Bits() > 124:
+		bad("serviceCIDR", "%s is not between /64 and /124", p)
+	case c.Role == RoleAll:
+		bad("serviceCIDR", "%s: only for the roles server and apiserver, for the proxy of this program's nodes knows IPv4 alone", p)
+	}
 }
 
 // nth is the address number n of a range.

@@ -22,6 +22,8 @@ func TestValidateNamesEveryKey(t *testing.T) {
 	}{
 		{Config{PodCIDR: "10.43.0.0/16"}, []string{"serviceCIDR: 10.43.0.0/16 overlaps podCIDR"}},
 		{Config{PodCIDR: "x", Listen: "y", Nodes: -1}, []string{"podCIDR:", "listen:", "nodes:"}},
+		{Config{ServiceCIDR: "10.3.0.0/16,fd00::/112"}, []string{"serviceCIDR: fd00::/112: only for the roles server and apiserver"}},
+		{Config{Role: RoleAPIServer, ServiceCIDR: "10.3.0.0/16,10.4.0.0/16"}, []string{"serviceCIDR: 10.4.0.0/16 is not an IPv6 range"}},
 		{Config{ClusterDNS: "1.2.3.4"}, []string{"clusterDNS: 1.2.3.4 is not in serviceCIDR"}},
 		{Config{Etcd: EtcdConfig{Servers: []string{"10.0.0.1:2379", "http://a:1", "https://b:1"}, CertFile: "x", Prefix: "y"}}, []string{
 			`etcdServers: "10.0.0.1:2379" is not`, "etcdServers: either all", "etcdCertFile:", "etcdPrefix:",

@@ -59,7 +59,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 		Store: c.store, Shared: c.config.Etcd.used(), Kinds: api.Kinds(), Log: c.log, Metrics: c.metrics,
 		StoreSize: c.storeSize, Flags: c.config.Flags, Level: c.config.Level,
 		Shutdown: c.config.Serving.shutdown(), LastingPaths: []string{backupPath}, NoProfiling: !yes(c.config.Serving.Profiling),
-		ServiceCIDR: c.serviceRange(), Listener: c.listener, Components: c.components(),
+		ServiceCIDR: c.serviceRange(), SecondaryServiceCIDR: c.secondServiceRange(), Listener: c.listener, Components: c.components(),
 	}
 	if host, err := os.Hostname(); err == nil { // else it goes without a Lease of its own
 		config.Hostname = strings.ToLower(host)

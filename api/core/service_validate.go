@@ -178,16 +178,17 @@ func ServiceAddressProblems(s *corev1.Service) field.ErrorList {
 		problems = append(problems, field.Invalid(ips, all, "first value must match `clusterIP`"))
 	}
 	problems = append(problems, familyProblems(s, at)...)
-	return append(problems, clusterIPProblems(s, ips)...)
+	problems = append(problems, clusterIPProblems(s, ips)...)
+	if single := s.Spec.IPFamilyPolicy; len(problems) == 0 && single != nil && *single == corev1.IPFamilyPolicySingleStack && len(s.Spec.IPFamilies) > 1 {
+		problems = append(problems, field.Invalid(at.Child("ipFamilyPolicy"), *single, "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"))
+	}
+	return problems
 }
 
 func familyProblems(s *corev1.Service, at *field.Path) (problems field.ErrorList) {
 	families := at.Child("ipFamilies")
 	if p := s.Spec.IPFamilyPolicy; p != nil {
 		problems = append(problems, allowed(at.Child("ipFamilyPolicy"), *p, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
-	}
-	if len(s.Spec.IPFamilies) > 2 {
-		problems = append(problems, field.Invalid(families, s.Spec.IPFamilies, "may only hold up to 2 values"))
 	}
 	seen := sets.New[corev1.IPFamily]()
 	for i, f := range s.Spec.IPFamilies {
@@ -197,9 +198,6 @@ func familyProblems(s *corev1.Service, at *field.Path) (problems field.ErrorList
 		}
 		seen.Insert(f)
 	}
-	if single := s.Spec.IPFamilyPolicy; len(problems) == 0 && single != nil && *single == corev1.IPFamilyPolicySingleStack && len(s.Spec.IPFamilies) > 1 {
-		problems = append(problems, field.Invalid(at.Child("ipFamilyPolicy"), *single, "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"))
-	}
 	return problems
 }
 
@@ -208,17 +206,19 @@ func clusterIPProblems(s *corev1.Service, at *field.Path) (problems field.ErrorL
 	if len(all) > 2 {
 		problems = append(problems, field.Invalid(at, all, "may only hold up to 2 values"))
 	}
-	both := map[bool]bool{}
+	both, readable := map[bool]bool{}, true
 	for i, ip := range all {
-		if ip == corev1.ClusterIPNone {
+		if i == 0 && ip == corev1.ClusterIPNone {
+			readable = false
 			if len(all) > 1 {
-				return append(problems, field.Invalid(at, all, "'None' must be the first and only value"))
+				problems = append(problems, field.Invalid(at, all, "'None' must be the first and only value"))
 			}
-			return problems
+			continue
 		}
-		bad := validation.IsValidIPForLegacyField(at.Index(i), ip, true, nil)
-		if len(bad) > 0 {
-			return append(problems, bad...)
+		if bad := validation.IsValidIPForLegacyField(at.Index(i), ip, true, nil); len(bad) > 0 {
+			readable = false
+			problems = append(problems, bad...)
+			continue
 		}
 		v6 := net.ParseIP(ip).To4() == nil
 		both[v6] = true
@@ -228,7 +228,7 @@ func clusterIPProblems(s *corev1.Service, at *field.Path) (problems field.ErrorL
 			}
 		}
 	}
-	if len(all) > 1 && len(both) < 2 {
+	if readable && len(all) > 1 && len(both) < 2 {
 		problems = append(problems, field.Invalid(at, all, "may specify no more than one IP for each IP family"))
 	}
 	return problems
@@ -335,9 +335,16 @@ func validateServiceUpdate(s, old *corev1.Service) (problems field.ErrorList) {
 		if len(old.Spec.ClusterIPs) > 0 && len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIPs[0] != old.Spec.ClusterIPs[0] {
 			problems = append(problems, field.Invalid(at.Child("clusterIPs").Index(0), s.Spec.ClusterIPs, onceSet))
 		}
-		if len(old.Spec.IPFamilies) > 0 && len(s.Spec.IPFamilies) > 0 && s.Spec.IPFamilies[0] != old.Spec.IPFamilies[0] {
+		if len(old.Spec.ClusterIPs) == 2 && len(s.Spec.ClusterIPs) == 2 && s.Spec.ClusterIPs[1] != old.Spec.ClusterIPs[1] {
+			problems = append(problems, field.Invalid(at.Child("clusterIPs").Index(1), s.Spec.ClusterIPs, onceSet))
+		}
+		headless := old.Spec.ClusterIP == corev1.ClusterIPNone && s.Spec.ClusterIP == corev1.ClusterIPNone
+		if !headless && len(old.Spec.IPFamilies) > 0 && len(s.Spec.IPFamilies) > 0 && s.Spec.IPFamilies[0] != old.Spec.IPFamilies[0] {
 			problems = append(problems, field.Invalid(at.Child("ipFamilies").Index(0), s.Spec.IPFamilies, onceSet))
 		}
+	}
+	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && s.Spec.LoadBalancerClass != nil { // again, as Kubernetes does
+		problems = append(problems, field.Forbidden(at.Child("loadBalancerClass"), onlyForLoadBalancer))
 	}
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		problems = append(problems, apivalidation.ValidateImmutableField(s.Spec.LoadBalancerClass, old.Spec.LoadBalancerClass, at.Child("loadBalancerClass"))...)

@@ -29,6 +29,8 @@ var CSINodes = resource.WithList(resource.Define(resource.Definition[storagev1.C
 		if len(n.Spec.Drivers) == 0 {
 			n.Spec.Drivers = nil // as it comes back from where it is stored
 		}
+	},
+	PrepareCreate: func(n *storagev1.CSINode) {
 		for i := range n.Spec.Drivers {
 			if len(n.Spec.Drivers[i].TopologyKeys) == 0 {
 				n.Spec.Drivers[i].TopologyKeys = nil

@@ -29,7 +29,7 @@ const manager = "kube-apiserver"
 
 // ranges are where addresses come from: the configured one first, then those of ServiceCIDRs that are ready.
 func (s *services) ranges(ctx context.Context) ([]netip.Prefix, error) {
-	out := []netip.Prefix{s.cidr}
+	out := slices.Clone(s.cidrs)
 	err := s.store.List(ctx, networking.ServiceCIDRs.Kind, "", func(o resource.Object) bool {
 		c := networking.ServiceCIDRs.Cast(o)
 		if c.DeletionTimestamp != nil || !apimeta.IsStatusConditionTrue(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
@@ -37,7 +37,7 @@ func (s *services) ranges(ctx context.Context) ([]netip.Prefix, error) {
 		}
 		for _, text := range c.Spec.CIDRs {
 			p, err := netip.ParsePrefix(text)
-			if err == nil && p.Addr().Is4() == s.cidr.Addr().Is4() && !slices.Contains(out, p.Masked()) {
+			if err == nil && s.cidr(familyOf(p.Addr())).IsValid() && !slices.Contains(out, p.Masked()) {
 				out = append(out, p.Masked())
 			}
 		}

@@ -28,7 +28,7 @@ import (
 // nothing can leak or diverge; reservations of requests under way are kept beside them until those are over.
 type services struct {
 	store Store
-	cidr  netip.Prefix
+	cidrs []netip.Prefix // one, or one of each family; the first is that of Services that do not say
 	ports [2]int
 	// shared are the node ports that other servers know of; nil if there are none.
 	shared *sharedPorts
@@ -46,10 +46,13 @@ type port struct {
 	number   int32
 }
 
-// Service returns the hook of Services. Addresses come from cidr, whose first is for default/kubernetes; node ports
-// from ports, both ends included. Servers that share a store agree on node ports with keys, which is nil for one alone.
-func Service(store Store, keys Keys, cidr netip.Prefix, ports [2]int) Hook {
-	s := &services{store: store, cidr: cidr.Masked(), ports: ports, reserved: map[any]bool{}}
+// Service returns the hook of Services. Addresses come from cidrs, one range or one of each family: the first one's first address is for
+// default/kubernetes, and its family is the one of Services that name none. Node ports come from ports, both ends included. Servers that share a store agree on node ports with keys, which is nil for one alone.
+func Service(store Store, keys Keys, cidrs []netip.Prefix, ports [2]int) Hook {
+	s := &services{store: store, ports: ports, reserved: map[any]bool{}}
+	for _, p := range cidrs {
+		s.cidrs = append(s.cidrs, p.Masked())
+	}
 	if keys != nil {
 		s.shared = &sharedPorts{keys: keys, ports: ports}
 	}
@@ -70,8 +73,8 @@ type allocation struct {
 
 	ports   *big.Int // a bit for each node port that some server has taken; nil if servers don't share any
 	ranges  []netip.Prefix
-	chosen  netip.Addr // the address that was taken for this request and is to be held; not valid if there is none
-	anyFree bool       // whether another address would do as well
+	chosen  []netip.Addr // the addresses that were taken for this request and are to be held
+	anyFree bool         // whether another address would do as well for one of them
 
 	asked map[port]bool // the node ports that the Service names
 	dry   int32         // how many ports a dry run chose
@@ -89,37 +92,60 @@ func (s *services) update(ctx context.Context, r *admission.Request) error {
 }
 
 func (s *services) allocate(ctx context.Context, r *admission.Request, service, old *corev1.Service) error {
-	setFamilies(service)
+	if err := s.settle(service, old); err != nil {
+		return err
+	}
 	if old != nil {
 		r.Finally(func() { s.releaseUnused(ctx, old) })
 	}
 	took := taken{} // the ports of earlier attempts
+	ip, ips := service.Spec.ClusterIP, service.Spec.ClusterIPs
 	for attempt := 1; ; attempt++ {
 		a := &allocation{s: s, request: r, taken: taken{}, own: maps.Clone(took), mine: taken{}, asked: map[port]bool{}, service: service}
-		if err := a.addressable(); err != nil {
+		if err := s.allocateLocked(ctx, a, old); err != nil || len(a.chosen) == 0 || r.DryRun {
 			return err
 		}
-		if err := s.allocateLocked(ctx, a, old); err != nil || !a.chosen.IsValid() || r.DryRun {
-			return err
-		}
-		err := s.hold(ctx, a.chosen, service.Namespace, service.Name)
+		lost, err := a.hold(ctx)
 		switch {
-		case err == nil:
-			r.Undo(func() { s.release(ctx, a.chosen, service.Namespace, service.Name) })
-			return nil
-		case !apierrors.IsAlreadyExists(err):
+		case err != nil:
 			return err
+		case !lost.IsValid():
+			return nil
 		case !a.anyFree || attempt == addressAttempts:
 			return a.invalid(field.NewPath("spec", "clusterIPs"), service.Spec.ClusterIPs,
-				fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", a.chosen))
+				fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", lost))
 		}
-		service.Spec.ClusterIP, service.Spec.ClusterIPs = "", nil // another server was faster
+		service.Spec.ClusterIP, service.Spec.ClusterIPs = ip, ips // another server was faster
 		for what := range a.mine {
 			if port, ok := what.(nodePort); ok {
 				took[port] = true
 			}
 		}
 	}
+}
+
+// hold holds the addresses that were taken, all or none; lost is one that somebody else holds.
+func (a *allocation) hold(ctx context.Context) (lost netip.Addr, err error) {
+	s, service := a.s, a.service
+	for i, addr := range a.chosen {
+		err := s.hold(ctx, addr, service.Namespace, service.Name)
+		if err == nil {
+			continue
+		}
+		for _, held := range a.chosen[:i] {
+			s.release(ctx, held, service.Namespace, service.Name)
+		}
+		if apierrors.IsAlreadyExists(err) {
+			return addr, nil
+		}
+		return netip.Addr{}, err
+	}
+	a.request.Undo(func() {
+		for _, addr := range a.chosen {
+			s.release(ctx, addr, service.Namespace, service.Name)
+		}
+	})
+	return netip.Addr{}, nil
 }
 
 // addressAttempts bounds how often one request looks for an address that other servers take before it.
@@ -168,10 +194,8 @@ func (s *services) allocateLocked(ctx context.Context, a *allocation, old *corev
 	if old != nil {
 		a.own.add(old, true)
 	}
-	if old == nil || !hasAddress(old) { // else validation sees that it stays
-		if err := a.address(); err != nil {
-			return err
-		}
+	if err := a.addresses(old); err != nil {
+		return err
 	}
 	return a.takePorts(ctx)
 }
@@ -228,104 +252,82 @@ func hasHealthPort(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// setFamilies fills in ipFamilies and ipFamilyPolicy for a cluster whose service network is IPv4 alone.
-func setFamilies(s *corev1.Service) {
-	if len(s.Spec.ClusterIPs) == 0 && s.Spec.ClusterIP != "" {
-		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
-	}
-	if !hasAddress(s) {
-		s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = nil, nil
-		return
-	}
-	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
-	if headless && len(s.Spec.Selector) == 0 && s.Spec.IPFamilyPolicy == nil {
-		policy := corev1.IPFamilyPolicyRequireDualStack
-		s.Spec.IPFamilyPolicy = &policy
-		if len(s.Spec.IPFamilies) == 1 && s.Spec.IPFamilies[0] == corev1.IPv6Protocol {
-			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
-		} else if len(s.Spec.IPFamilies) < 2 {
-			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
-		}
-		return
-	}
-	if s.Spec.IPFamilyPolicy == nil {
-		policy := corev1.IPFamilyPolicySingleStack
-		s.Spec.IPFamilyPolicy = &policy
-	}
-	if len(s.Spec.IPFamilies) == 0 {
-		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
-	}
-}
-
 // invalid is what a request gets that asks for what cannot be had.
 func (a *allocation) invalid(path *field.Path, value any, detail string) error {
 	return apierrors.NewInvalid(core.Services.GroupVersionKind.GroupKind(), a.service.Name, field.ErrorList{field.Invalid(path, value, detail)})
 }
 
-// addressable refuses what no allocation could help, and families that this cluster lacks.
-func (a *allocation) addressable() error {
-	s := a.service
-	if problems := core.ServiceAddressProblems(s); len(problems) > 0 {
-		return apierrors.NewInvalid(core.Services.GroupVersionKind.GroupKind(), s.Name, problems)
-	}
-	if !hasAddress(s) || s.Spec.ClusterIP == corev1.ClusterIPNone && len(s.Spec.Selector) == 0 {
-		return nil
-	}
-	if p := s.Spec.IPFamilyPolicy; p != nil && *p == corev1.IPFamilyPolicyRequireDualStack {
-		return a.invalid(field.NewPath("spec", "ipFamilyPolicy"), *p, "this cluster is not configured for dual-stack services")
-	}
-	own := corev1.IPv4Protocol
-	if a.s.cidr.Addr().Is6() {
-		own = corev1.IPv6Protocol
-	}
-	if f := s.Spec.IPFamilies; len(f) > 0 && f[0] != own {
-		return a.invalid(field.NewPath("spec", "ipFamilies").Index(0), f[0], "not configured on this cluster")
-	}
-	return nil
-}
-
-func (a *allocation) address() error {
+// addresses takes an address of each family for a Service that has none yet.
+func (a *allocation) addresses(old *corev1.Service) error {
 	spec := &a.service.Spec
 	if !hasAddress(a.service) || spec.ClusterIP == corev1.ClusterIPNone {
 		return nil
 	}
-	if spec.ClusterIP == "" {
-		addr, ok := a.choose()
-		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
+	ips := slices.Clone(spec.ClusterIPs)
+	for i, f := range spec.IPFamilies {
+		if i >= len(ips) {
+			addr, ok := a.choose(f)
+			if !ok {
+				return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
+			}
+			a.reserve(addr)
+			a.chosen, a.anyFree = append(a.chosen, addr), true
+			ips = append(ips, addr.String())
+			continue
 		}
-		a.reserve(addr)
-		a.chosen, a.anyFree = addr, true
-		spec.ClusterIP, spec.ClusterIPs = addr.String(), []string{addr.String()}
-		return nil
+		if i == 0 && old != nil && hasAddress(old) { // validation sees that it stays
+			continue
+		}
+		if err := a.named(ips[i], f); err != nil {
+			return err
+		}
 	}
-	addr, err := netip.ParseAddr(spec.ClusterIP)
+	spec.ClusterIP, spec.ClusterIPs = ips[0], ips
+	return nil
+}
+
+// named takes an address that a Service asks for.
+func (a *allocation) named(text string, f corev1.IPFamily) error {
+	addr, err := netip.ParseAddr(text)
 	if err != nil {
 		return nil // validation says it better
 	}
-	path := field.NewPath("spec", "clusterIPs")
+	ips := a.service.Spec.ClusterIPs
+	path, outside := field.NewPath("spec", "clusterIPs"), "the provided IP (%s) is not in the valid range. The range of valid IPs is %s"
+	within := slices.IndexFunc(a.ranges, func(p netip.Prefix) bool { return p.Contains(addr) })
 	switch {
 	case a.own[addr]:
-	case !slices.ContainsFunc(a.ranges, func(p netip.Prefix) bool { return p.Contains(addr) }):
-		why := "the provided network does not match the current range"
-		if a.request.DryRun { // for which Kubernetes looks at the configured range alone
-			why = fmt.Sprintf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", addr, a.s.cidr)
-		}
-		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: %s", addr, why))
+	case within < 0 && a.request.DryRun: // for which Kubernetes looks at the configured range alone
+		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: "+outside, addr, addr, a.s.cidr(f)))
+	case within < 0:
+		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: the provided network does not match the current range", addr))
+	case !usable(a.ranges[within], addr):
+		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: "+outside, addr, addr, a.ranges[within]))
 	case a.request.DryRun:
 	case !a.free(addr):
-		return a.invalid(path, spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
+		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
 	default:
-		a.chosen = addr
+		a.chosen = append(a.chosen, addr)
 	}
 	a.reserve(addr)
 	return nil
 }
 
+// usable tells whether an address of a range may be one of a Service: that of the network is not, and with IPv4 not the last one.
+func usable(cidr netip.Prefix, addr netip.Addr) bool {
+	return addr != cidr.Masked().Addr() && (addr.Is6() || cidr.Contains(addr.Next()))
+}
+
 // choose takes a free address: one of the upper part of the range at random first, so that the lower part is left for
 // those who name theirs.
-func (a *allocation) choose() (netip.Addr, bool) {
+func (a *allocation) choose(f corev1.IPFamily) (netip.Addr, bool) {
+	if a.request.DryRun { // nothing is taken: like Kubernetes, show the range
+		return a.s.cidr(f).Addr(), true
+	}
 	for _, cidr := range a.ranges {
+		if familyOf(cidr.Addr()) != f {
+			continue
+		}
 		if addr, ok := a.chooseFrom(cidr); ok {
 			return addr, true
 		}
@@ -471,9 +473,7 @@ func (a *allocation) choosePort() (int32, bool) {
 func keep(s, old *corev1.Service) {
 	switch {
 	case !hasAddress(s):
-		if hasAddress(old) && s.Spec.ClusterIP == old.Spec.ClusterIP {
-			s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
-		}
+		keepNoAddress(s, old)
 	case hasAddress(old):
 		switch {
 		case s.Spec.ClusterIP == "" && (len(s.Spec.ClusterIPs) == 0 || s.Spec.ClusterIPs[0] == old.Spec.ClusterIP):
@@ -503,6 +503,25 @@ func keep(s, old *corev1.Service) {
 	}
 	if !hasNodePorts(s) && len(s.Spec.ExternalIPs) == 0 && s.Spec.ExternalTrafficPolicy == old.Spec.ExternalTrafficPolicy {
 		s.Spec.ExternalTrafficPolicy = ""
+	}
+}
+
+// keepNoAddress drops from a Service that has become a name alone what it left as it was.
+func keepNoAddress(s, old *corev1.Service) {
+	if !hasAddress(old) {
+		return
+	}
+	if s.Spec.ClusterIP == old.Spec.ClusterIP {
+		s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
+	}
+	if slices.Equal(s.Spec.IPFamilies, old.Spec.IPFamilies) {
+		s.Spec.IPFamilies = nil
+	}
+	if equality.Semantic.DeepEqual(s.Spec.IPFamilyPolicy, old.Spec.IPFamilyPolicy) {
+		s.Spec.IPFamilyPolicy = nil
+	}
+	if equality.Semantic.DeepEqual(s.Spec.InternalTrafficPolicy, old.Spec.InternalTrafficPolicy) {
+		s.Spec.InternalTrafficPolicy = nil
 	}
 }
 

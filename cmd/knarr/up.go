@@ -34,7 +34,7 @@ func (s *serving) bind(c *cobra.Command) {
 	f.StringVar(&s.config.DataDir, "data-dir", "", "directory of all state (default "+cluster.DefaultDataDir()+")")
 	f.StringVar(&s.config.Listen, "listen", "", "address of the API server (default 127.0.0.1:6443)")
 	f.StringVar(&s.config.Kubeconfig, "kubeconfig", "", "where to write the administrator's kubeconfig (default DATA-DIR/admin.kubeconfig)")
-	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
+	f.StringVar(&s.config.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16); server and apiserver take an IPv6 one too, after a comma")
 	bindFlags(f, etcdFlags(&s.config.Etcd))
 	f.StringVar(&s.config.TokenFile, "token-auth-file", "", "file of static bearer tokens, for development")
 	bindFlags(f, admissionFlags(&s.config.Admission))
