@@ -255,29 +255,35 @@ func (w *watchStream) resume(ctx context.Context) error {
 	return nil
 }
 
-// poll returns the events there are without waiting, and a channel that is closed when there may be more.
-func (w *watchStream) poll() ([]watchEvent, <-chan struct{}) {
+// poll returns the events there are without waiting for more, and a channel that is closed when there may be more.
+func (w *watchStream) poll(ctx context.Context) ([]watchEvent, <-chan struct{}, error) {
 	for {
+		if err := w.resume(ctx); err != nil {
+			return nil, nil, err
+		}
 		if len(w.pending) > 0 {
 			out := w.pending
 			w.pending = nil
-			return out, nil
+			return out, nil, nil
 		}
 		events, changed, err := w.cursor.Poll()
 		if errors.Is(err, watchcache.ErrClosed) {
 			w.over = true
-			return nil, nil
+			return nil, nil, nil
 		}
-		if err != nil {
-			w.ended = true
+		if err != nil { // slower than the history in memory: that of the store is longer
+			if w.resumption, err = w.r.cache.Resume(ctx, w.cursor.Revision()); err == nil {
+				continue
+			}
+			w.resumption, w.ended = nil, true
 			status := tooOld(w.cursor.Revision(), w.r.cache.Oldest()).(*apierrors.StatusError).Status()
-			return []watchEvent{{kind: watch.Error, status: &status}}, nil
+			return []watchEvent{{kind: watch.Error, status: &status}}, nil, nil
 		}
 		for _, e := range events {
 			w.convert(e)
 		}
 		if len(events) == 0 {
-			return nil, changed
+			return nil, changed, nil
 		}
 	}
 }
@@ -295,10 +301,10 @@ func (w *watchStream) next(ctx context.Context) ([]watchEvent, error) {
 		last = w.last.C
 	}
 	for {
-		if err := w.resume(ctx); err != nil {
+		events, changed, err := w.poll(ctx)
+		if err != nil {
 			return nil, err
 		}
-		events, changed := w.poll()
 		if len(events) > 0 {
 			return events, nil
 		}

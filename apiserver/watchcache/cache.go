@@ -36,12 +36,15 @@ var (
 	ErrClosed = errors.New("watch cache closed")
 )
 
-// Bounds of the history, in events: at least historyMin are kept, more while they are younger than historyAge.
+// Bounds of the history, in events: at least historyMin are kept, more while they are younger than historyAge and what they hold
+// is not more than historyBytes in its stored form. The collector of garbage marks all of it again and again; whoever needs older
+// history reads it from the store.
 const (
-	historyMin = 512
-	historyMax = 16384
-	historyAge = 15 * time.Second
-	treeDegree = 16
+	historyMin   = 512
+	historyMax   = 16384
+	historyAge   = 15 * time.Second
+	historyBytes = 16 << 20
+	treeDegree   = 16
 )
 
 // Config says what a cache holds.
@@ -75,7 +78,8 @@ type Cache struct {
 	mu      sync.RWMutex
 	tree    *btree.BTreeG[*Entry]
 	history []*Event
-	times   []time.Time   // when the event of the same index came
+	times   []arrival     // of the event of the same index
+	held    int           // bytes of the stored form of what history holds
 	first   uint64        // sequence number of history[0]
 	oldest  int64         // history is complete for revisions greater than this
 	changed chan struct{} // closed at each change
@@ -84,6 +88,12 @@ type Cache struct {
 	// interrupt ends the current call of watcher.Next; waiting is told when all that Next has returned is applied.
 	interrupt context.CancelFunc
 	waiting   []caughtUp
+}
+
+// arrival is when an event came, and how large what it replaced is in its stored form, as far as is known.
+type arrival struct {
+	at    time.Time
+	bytes int
 }
 
 // caughtUp asks to be told when every event up to a revision that watcher.Progress returned is applied.
@@ -250,7 +260,7 @@ func (c *Cache) reset(tree *btree.BTreeG[*Entry], revision int64, w store.Watche
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first += uint64(len(c.history))
-	c.tree, c.history, c.times, c.oldest, c.watcher = tree, nil, nil, revision, w
+	c.tree, c.history, c.times, c.held, c.oldest, c.watcher = tree, nil, nil, 0, revision, w
 	c.epoch++
 	c.initialized.Add(1)
 	c.publish(revision)
@@ -304,7 +314,8 @@ func (c *Cache) apply(events []store.Event) {
 		return
 	}
 	c.received.Add(int64(len(events)))
-	made := make([]*Event, 0, len(events))
+	made, weights := make([]*Event, 0, len(events)), make([]int, 0, len(events))
+	_, mean := c.Size()
 	for i := range events {
 		e := &events[i]
 		ev := &Event{Key: e.Key, Revision: e.Modified, Deleted: e.Deleted}
@@ -320,15 +331,21 @@ func (c *Cache) apply(events []store.Event) {
 			}
 			ev.Entry = entry
 		}
-		made = append(made, ev)
+		weight := len(e.Value) // what was before is about as large
+		if e.Deleted {
+			weight = int(mean)
+		}
+		made, weights = append(made, ev), append(weights, weight)
 	}
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, ev := range made {
+	for i, ev := range made {
 		prev, had := c.tree.Get(&Entry{Key: ev.Key})
 		if had {
 			ev.Prev = prev
+		} else {
+			weights[i] = 0 // the tree holds it
 		}
 		switch {
 		case !ev.Deleted:
@@ -341,7 +358,8 @@ func (c *Cache) apply(events []store.Event) {
 				ev.Entry = prev.at(ev.Revision)
 			}
 		}
-		c.history, c.times = append(c.history, ev), append(c.times, now)
+		c.history, c.times = append(c.history, ev), append(c.times, arrival{now, weights[i]})
+		c.held += weights[i]
 	}
 	c.trim(now)
 	c.touched.Store(true) // who wrote an object may have encoded it before it came here
@@ -351,7 +369,8 @@ func (c *Cache) apply(events []store.Event) {
 // trim forgets history beyond its bounds; c.mu is held.
 func (c *Cache) trim(now time.Time) {
 	n := 0
-	for len(c.history)-n > historyMin && (len(c.history)-n > historyMax || now.Sub(c.times[n]) > historyAge) {
+	for left := len(c.history); left > historyMin && (left > historyMax || c.held > historyBytes || now.Sub(c.times[n].at) > historyAge); left-- {
+		c.held -= c.times[n].bytes
 		n++
 	}
 	if n == 0 {
