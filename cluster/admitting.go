@@ -4,7 +4,9 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"knarr.dev/apiserver/admission"
 )
@@ -30,12 +32,15 @@ func (c *AdmissionConfig) validate(bad func(key, format string, args ...any)) {
 
 // load reads the file, if there is one.
 func (c *AdmissionConfig) load() (*admission.Configuration, error) {
-	if c.ConfigFile == "" {
-		return &admission.Configuration{}, nil
+	loaded := &admission.Configuration{}
+	if c.ConfigFile != "" {
+		var err error
+		if loaded, err = admission.LoadConfiguration(c.ConfigFile); err != nil {
+			return nil, fmt.Errorf("admissionControlConfigFile %s: %w", c.ConfigFile, err)
+		}
 	}
-	loaded, err := admission.LoadConfiguration(c.ConfigFile)
-	if err != nil {
-		return nil, fmt.Errorf("admissionControlConfigFile %s: %w", c.ConfigFile, err)
+	if loaded.ImagePolicy == nil && slices.Contains(c.EnablePlugins, "ImagePolicyWebhook") {
+		return nil, errors.New("admissionControlConfigFile: admission plug-in ImagePolicyWebhook is enabled and not configured")
 	}
 	return loaded, nil
 }

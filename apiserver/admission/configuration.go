@@ -24,6 +24,8 @@ type Configuration struct {
 	PodSecurity PodSecurity
 	// EventLimits are those of EventRateLimit.
 	EventLimits []EventLimit
+	// ImagePolicy is what ImagePolicyWebhook asks.
+	ImagePolicy *ImagePolicy
 	// LimitedResources are consumed only where a ResourceQuota allows it.
 	LimitedResources []LimitedResource
 	// NodeSelectors are those of PodNodeSelector by namespace, and by clusterDefaultNodeSelector that of the others.
@@ -92,6 +94,8 @@ func (c *Configuration) set(name string, raw []byte) (err error) {
 		return c.setPodSecurity(raw)
 	case "EventRateLimit":
 		return c.setEventLimits(raw)
+	case "ImagePolicyWebhook":
+		c.ImagePolicy, err = parseImagePolicy(raw)
 	case "ResourceQuota":
 		var q struct {
 			metav1.TypeMeta  `json:",inline"`

@@ -44,9 +44,6 @@ func (p Plugins) Validate() error {
 			}
 		}
 	}
-	if slices.Contains(p.Enable, "ImagePolicyWebhook") {
-		return fmt.Errorf("admission plug-in %q is not offered: a ValidatingWebhookConfiguration does the same", "ImagePolicyWebhook")
-	}
 	return nil
 }
 

@@ -21,17 +21,17 @@ import (
 	"knarr.dev/api/resource"
 )
 
-// The orders that kube-apiserver v1.36 logs at start with every plug-in enabled that it offers beside ImagePolicyWebhook.
+// The orders that kube-apiserver v1.36 logs at start with every plug-in enabled that it offers.
 const (
 	mutatingOrder = "NamespaceAutoProvision,NamespaceLifecycle,LimitRanger,ServiceAccount,NodeRestriction,TaintNodesByCondition,AlwaysPullImages,PodNodeSelector,Priority,DefaultTolerationSeconds,PodTolerationRestriction,ExtendedResourceToleration,DefaultStorageClass,StorageObjectInUseProtection,PodGroupProtection,RuntimeClass,DefaultIngressClass,PodTopologyLabels,MutatingAdmissionPolicy,MutatingAdmissionWebhook"
 
-	validatingOrder = "NamespaceExists,LimitPodHardAntiAffinityTopology,LimitRanger,ServiceAccount,AlwaysPullImages,PodSecurity,PodNodeSelector,Priority,PodTolerationRestriction,EventRateLimit,OwnerReferencesPermissionEnforcement,PersistentVolumeClaimResize,RuntimeClass,CertificateApproval,CertificateSigning,ClusterTrustBundleAttest,CertificateSubjectRestriction,DenyServiceExternalIPs,PodGroupWorkloadExists,NodeDeclaredFeatureValidator,JobValidation,PodResizeValidator,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook,ResourceQuota"
+	validatingOrder = "NamespaceExists,LimitPodHardAntiAffinityTopology,LimitRanger,ServiceAccount,AlwaysPullImages,ImagePolicyWebhook,PodSecurity,PodNodeSelector,Priority,PodTolerationRestriction,EventRateLimit,OwnerReferencesPermissionEnforcement,PersistentVolumeClaimResize,RuntimeClass,CertificateApproval,CertificateSigning,ClusterTrustBundleAttest,CertificateSubjectRestriction,DenyServiceExternalIPs,PodGroupWorkloadExists,NodeDeclaredFeatureValidator,JobValidation,PodResizeValidator,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook,ResourceQuota"
 )
 
 func TestPluginOrder(t *testing.T) {
 	// Those without a step: what they are about is not served.
 	absent := []string{"ClusterTrustBundleAttest", "JobValidation", "PodGroupProtection", "PodGroupWorkloadExists"}
-	all := Config{Plugins: Plugins{Enable: slices.DeleteFunc(slices.Clone(optional), func(s string) bool { return s == "ImagePolicyWebhook" })}}
+	all := Config{Plugins: Plugins{Enable: optional}}
 	if err := all.Plugins.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestPluginOrder(t *testing.T) {
 			t.Errorf("%s acts though it is disabled", name)
 		}
 	}
-	for _, p := range []Plugins{{Enable: []string{"Foo"}}, {Enable: []string{"AlwaysDeny"}, Disable: []string{"AlwaysDeny"}}, {Enable: []string{"ImagePolicyWebhook"}}} {
+	for _, p := range []Plugins{{Enable: []string{"Foo"}}, {Enable: []string{"AlwaysDeny"}, Disable: []string{"AlwaysDeny"}}} {
 		if p.Validate() == nil {
 			t.Errorf("%v passes", p)
 		}

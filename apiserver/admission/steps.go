@@ -54,6 +54,7 @@ func Steps(reader Reader, writer Writer, cfg Config) []Step {
 		nodeRestriction(reader, cfg.Authorizer),
 		taintNodesByCondition(),
 		alwaysPullImages(),
+		imagePolicy(cfg.ImagePolicy, cfg.Now),
 		podSecurity(reader, cfg.PodSecurity, cfg.Now),
 		podNodeSelector(reader, cfg.NodeSelectors),
 		priority(reader),
