@@ -39,7 +39,7 @@ func (s *Server) withImpersonation(next http.Handler) http.Handler {
 		defer span.End()
 		as, groups, err := impersonation(r.Header)
 		if err != nil {
-			writeError(w, r, err)
+			writeForbidden(w, r, err)
 			return
 		}
 		if as == nil {
@@ -49,7 +49,7 @@ func (s *Server) withImpersonation(next http.Handler) http.Handler {
 		sc := scopeOf(r)
 		mode, err := s.mayImpersonate(r.Context(), sc, as, groups)
 		if err != nil {
-			writeError(w, r, err)
+			writeForbidden(w, r, err)
 			return
 		}
 		sc.user = impersonated(as, groups, mode)

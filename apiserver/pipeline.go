@@ -228,11 +228,19 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 		sc.spent.authorization.add(took)
 		sc.record.Decided(err == nil, reason)
 		if err != nil {
-			writeError(w, r, err)
+			writeForbidden(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// writeForbidden answers who may not do what was asked: unlike other errors, with word to browsers not to guess.
+func writeForbidden(w http.ResponseWriter, r *http.Request, err error) {
+	if apierrors.IsForbidden(err) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+	}
+	writeError(w, r, err)
 }
 
 // dispatch hands a request to the resource it names, or to the handler of another path.

@@ -200,6 +200,9 @@ func (w *watchStream) bookmarkAt(revision int64, initialEnd bool) watchEvent {
 	if initialEnd {
 		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	}
+	if k := w.r.kind; k.Group == "apps" && k.Scale != nil { // without it a bookmark would say nothing of replicas, and Kubernetes says 0
+		k.Scale.Set(obj, 0)
+	}
 	w.sent = revision
 	return watchEvent{kind: watch.Bookmark, entry: watchcache.NewEntry(w.r.kind, "", obj, revision)}
 }

@@ -48,8 +48,14 @@ func Kinds(d *apiextensionsv1.CustomResourceDefinition, converter Converter, fig
 	for i, k := range made {
 		if k != hub {
 			k.Stored = &resource.Stored{
-				Hub:        hub,
-				ToHub:      func(o resource.Object) (resource.Object, error) { return r.convert(o, hub) },
+				Hub: hub,
+				ToHub: func(o resource.Object) (resource.Object, error) {
+					stored, err := r.convert(o, hub)
+					if err == nil {
+						r.schemas[hub.Version].applyDefaults(asCustom(stored)) // as when it is read
+					}
+					return stored, err
+				},
 				FromHub:    func(o resource.Object) (resource.Object, error) { return r.convert(o, k) },
 				FromHubAll: func(list []resource.Object) ([]resource.Object, error) { return r.convertMany(list, k) },
 			}

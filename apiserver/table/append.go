@@ -35,7 +35,7 @@ func Append(dst []byte, kind *resource.Kind, rows []Row, meta metav1.ListMeta, o
 		definitions := make([]metav1.TableColumnDefinition, 0, len(columns))
 		for _, c := range columns {
 			if c.definition.Name != "" { // some cells have no header
-				definitions = append(definitions, c.definition)
+				definitions = append(definitions, described(kind, c.definition))
 			}
 		}
 		if dst, err = appendValue(dst, definitions); err != nil {

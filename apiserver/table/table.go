@@ -95,7 +95,7 @@ func render(columns []column, gvk schema.GroupVersionKind, rows []Row, meta meta
 			if c.definition.Name == "" {
 				continue // a cell without a header, as Kubernetes has for the age of IPAddresses
 			}
-			t.ColumnDefinitions = append(t.ColumnDefinitions, c.definition)
+			t.ColumnDefinitions = append(t.ColumnDefinitions, described(o.kind, c.definition))
 		}
 	}
 	for _, r := range rows {

@@ -6,6 +6,7 @@ package table_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,31 @@ func TestAppendIsTheEncodedTable(t *testing.T) {
 		}
 		if got, err := table.Append(nil, core.ConfigMaps.Kind, rows, meta, o); err != nil || string(got) != string(want) {
 			t.Errorf("%v\ngot  %s\nwant %s", err, got, want)
+		}
+	}
+}
+
+// Each text in descriptions.txt is the header of a column that there is.
+func TestDescriptions(t *testing.T) {
+	lines, err := os.ReadFile("descriptions.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := map[string]string{}
+	for _, k := range api.Kinds() {
+		made, err := table.Of(k, nil, metav1.ListMeta{}, table.Options{Now: start})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range made.ColumnDefinitions {
+			headers[k.Group+"/"+k.Resource+"\t"+c.Name] = c.Description
+		}
+	}
+	for line := range strings.Lines(string(lines)) {
+		at := strings.LastIndexByte(line, '\t')
+		got, ok := headers[line[:at]]
+		if want := strings.ReplaceAll(strings.TrimSpace(line[at+1:]), `\n`, "\n"); !ok || got == "" || want[0] != '{' && got != want {
+			t.Errorf("%q: got %q", line[:at], got)
 		}
 	}
 }
