@@ -61,6 +61,9 @@ func (s *objects) List(ctx context.Context, kind *resource.Kind, namespace strin
 	if err != nil {
 		return err
 	}
+	if state.Len() == 0 {
+		return nil
+	}
 	state.Range(r.key(namespace, ""), "", func(e *watchcache.Entry) bool {
 		f, ferr := e.As(kind)
 		if ferr != nil {

@@ -190,7 +190,7 @@ func serve(server *http.Server, l net.Listener) error {
 	if server.TLSConfig == nil {
 		return server.Serve(l)
 	}
-	return server.ServeTLS(l, "", "")
+	return server.ServeTLS(newBatching(l), "", "")
 }
 
 // countingHandler counts failed handshakes among what the HTTP server logs.

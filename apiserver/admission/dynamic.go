@@ -86,7 +86,7 @@ func (m *remembered[T]) all(ctx context.Context, reader Reader, kind *resource.K
 		out = append(out, m.of(o, build))
 		return true
 	})
-	if apierrors.IsNotFound(err) { // a server without this kind
+	if err != nil && apierrors.IsNotFound(err) { // a server without this kind
 		return nil, nil
 	}
 	m.forget(len(out))
