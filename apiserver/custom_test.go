@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,9 +22,11 @@ import (
 	"k8s.io/client-go/rest"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/core"
 	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver"
+	"knarr.dev/apiserver/admission"
 )
 
 func widgets() *apiextensionsv1.CustomResourceDefinition {
@@ -78,9 +82,14 @@ func define(t *testing.T, s *apiserver.Server, d *apiextensionsv1.CustomResource
 	}
 }
 
-func startCustom(t *testing.T) (*apiserver.Server, dynamic.Interface, chan []*resource.Kind) {
+func startCustom(t *testing.T, change ...func(*apiserver.Config)) (*apiserver.Server, dynamic.Interface, chan []*resource.Kind) {
 	changed := make(chan []*resource.Kind, 16)
-	s := startWith(t, func(c *apiserver.Config) { c.KindsChanged = func(k []*resource.Kind) { changed <- k } })
+	s := startWith(t, func(c *apiserver.Config) {
+		c.KindsChanged = func(k []*resource.Kind) { changed <- k }
+		for _, f := range change {
+			f(c)
+		}
+	})
 	h := httptest.NewServer(s.Handler())
 	t.Cleanup(h.Close)
 	client, err := dynamic.NewForConfig(&rest.Config{Host: h.URL})
@@ -224,5 +233,40 @@ func TestCustomResourceFinalizers(t *testing.T) {
 	}
 	if bad := o.send(t, "PUT", path+"/a", set(next.body, map[string]any{"metadata/finalizers": []string{"x y"}})); bad.code != 422 {
 		t.Errorf("no name at all: %d", bad.code)
+	}
+}
+
+// TestCustomResourceQuota counts custom resources under count/RESOURCE.GROUP.
+func TestCustomResourceQuota(t *testing.T) {
+	s, client, changed := startCustom(t, func(c *apiserver.Config) {
+		c.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
+			return admission.Steps(r, w, admission.Config{})
+		}
+	})
+	define(t, s, widgets(), changed)
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", Namespace: "default"}}
+	quota.Spec.Hard = corev1.ResourceList{"count/widgets.example.com": apiresource.MustParse("1")}
+	if _, err := local(s).Do(t.Context(), &call.Request{Verb: "create", Kind: core.ResourceQuotas.Kind, Namespace: "default", Object: quota}); err != nil {
+		t.Fatal(err)
+	}
+	all := client.Resource(version("v1beta1")).Namespace("default") // whichever version they are written in
+	make := func(name string) error {
+		w := widget(name, map[string]any{})
+		w.SetAPIVersion("example.com/v1beta1")
+		_, err := all.Create(t.Context(), w, metav1.CreateOptions{})
+		return err
+	}
+	if err := make("a"); err != nil {
+		t.Fatal(err)
+	}
+	const want = `widgets.example.com "b" is forbidden: exceeded quota: q, requested: count/widgets.example.com=1, used: count/widgets.example.com=1, limited: count/widgets.example.com=1`
+	if err := make("b"); err == nil || err.Error() != want {
+		t.Errorf("a second one: got %v, want %s", err, want)
+	}
+	if err := all.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := make("b"); err != nil {
+		t.Errorf("after the first is gone: %v", err)
 	}
 }

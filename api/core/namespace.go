@@ -77,6 +77,14 @@ var Namespaces = resource.WithList(resource.Define(resource.Definition[corev1.Na
 	DefaultPropagation: metav1.DeletePropagationBackground,
 }), func() runtime.Object { return new(corev1.NamespaceList) })
 
+// FinalizerProblems checks the finalizers that a namespace shall keep.
+func FinalizerProblems(n *corev1.Namespace) (problems field.ErrorList) {
+	for i, f := range n.Spec.Finalizers {
+		problems = append(problems, finalizerName(string(f), field.NewPath("spec", "finalizers").Index(i))...)
+	}
+	return problems
+}
+
 // finalizerName checks a finalizer: one of Kubernetes' own, or a name with a domain.
 func finalizerName(name string, at *field.Path) (problems field.ErrorList) {
 	for _, m := range validation.IsQualifiedName(name) {

@@ -64,21 +64,24 @@ var PersistentVolumes = resource.WithList(resource.Define(resource.Definition[co
 
 // DefaultPersistentVolumeSpec fills in what depends on the kind of storage.
 func DefaultPersistentVolumeSpec(s *corev1.PersistentVolumeSpec) {
-	switch {
-	case s.HostPath != nil:
+	if s.HostPath != nil {
 		setDefault(&s.HostPath.Type, corev1.HostPathUnset)
-	case s.ISCSI != nil:
+	}
+	if s.ISCSI != nil {
 		orDefault(&s.ISCSI.ISCSIInterface, "default")
-	case s.RBD != nil:
+	}
+	if s.RBD != nil {
 		orDefault(&s.RBD.RBDPool, "rbd")
 		orDefault(&s.RBD.RadosUser, "admin")
 		orDefault(&s.RBD.Keyring, "/etc/ceph/keyring")
-	case s.AzureDisk != nil:
+	}
+	if s.AzureDisk != nil {
 		setDefault(&s.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
 		setDefault(&s.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
 		setDefault(&s.AzureDisk.FSType, "ext4")
 		setDefault(&s.AzureDisk.ReadOnly, false)
-	case s.ScaleIO != nil:
+	}
+	if s.ScaleIO != nil {
 		orDefault(&s.ScaleIO.StorageMode, "ThinProvisioned")
 		orDefault(&s.ScaleIO.FSType, "xfs")
 	}

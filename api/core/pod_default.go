@@ -205,40 +205,49 @@ func defaultVolume(v *corev1.Volume) {
 	if v.VolumeSource == (corev1.VolumeSource{}) {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
-	switch {
-	case v.Secret != nil:
+	if v.Secret != nil {
 		setDefault(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
-	case v.ConfigMap != nil:
+	}
+	if v.ConfigMap != nil {
 		setDefault(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
-	case v.DownwardAPI != nil:
+	}
+	if v.DownwardAPI != nil {
 		setDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
 		defaultFieldRefs(v.DownwardAPI.Items)
-	case v.HostPath != nil:
+	}
+	if v.HostPath != nil {
 		setDefault(&v.HostPath.Type, corev1.HostPathUnset)
-	case v.ISCSI != nil:
+	}
+	if v.ISCSI != nil {
 		orDefault(&v.ISCSI.ISCSIInterface, "default")
-	case v.RBD != nil:
+	}
+	if v.RBD != nil {
 		orDefault(&v.RBD.RBDPool, "rbd")
 		orDefault(&v.RBD.RadosUser, "admin")
 		orDefault(&v.RBD.Keyring, "/etc/ceph/keyring")
-	case v.AzureDisk != nil:
+	}
+	if v.AzureDisk != nil {
 		setDefault(&v.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
 		setDefault(&v.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
 		setDefault(&v.AzureDisk.FSType, "ext4")
 		setDefault(&v.AzureDisk.ReadOnly, false)
-	case v.ScaleIO != nil:
+	}
+	if v.ScaleIO != nil {
 		orDefault(&v.ScaleIO.StorageMode, "ThinProvisioned")
 		orDefault(&v.ScaleIO.FSType, "xfs")
-	case v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil:
+	}
+	if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
 		setDefault(&v.Ephemeral.VolumeClaimTemplate.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
-	case v.Image != nil:
+	}
+	if v.Image != nil {
 		if v.Image.PullPolicy == "" {
 			v.Image.PullPolicy = corev1.PullIfNotPresent
 			if tagOf(v.Image.Reference) == "latest" {
 				v.Image.PullPolicy = corev1.PullAlways
 			}
 		}
-	case v.Projected != nil:
+	}
+	if v.Projected != nil {
 		withoutGatedSources(v.Projected)
 		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
 		for i := range v.Projected.Sources {

@@ -123,6 +123,10 @@ func TestResize(t *testing.T) {
 		{"another class", `containers: [{resources: {limits: {cpu: 100m, memory: 64Mi}}}]`,
 			`spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing`},
 		{"less", `containers: [{resources: {requests: {memory: 64Mi}}}]`, "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"},
+		{"another name", `containers: [{name: z, resources: {requests: {cpu: 100m, memory: 64Mi}}}]`, "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"},
+		{"one more", `{containers: [{resources: {requests: {cpu: 100m, memory: 64Mi}}}], initContainers: [{name: i, image: x, imagePullPolicy: Always, terminationMessagePolicy: File}]}`,
+			"spec.initContainers: Forbidden: initContainers may not be added or removed on resize"},
+		{"of the pod", `{resources: {requests: {cpu: "1"}}, containers: [{resources: {requests: {cpu: 100m, memory: 64Mi}}}]}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stored := old.DeepCopy()

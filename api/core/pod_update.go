@@ -190,29 +190,27 @@ func withoutMutable(p, old *corev1.Pod) *corev1.PodSpec {
 // ResizePod copies into pod, a copy of the stored one, what its resize subresource may change of the body, and returns
 // what it may not.
 func ResizePod(body, pod *corev1.Pod) field.ErrorList {
-	at := field.NewPath("spec")
-	if len(body.Spec.Containers) != len(pod.Spec.Containers) || len(body.Spec.InitContainers) != len(pod.Spec.InitContainers) {
-		return field.ErrorList{field.Forbidden(at, "only cpu and memory resources are mutable")}
-	}
-	old := pod.DeepCopy()
-	for i := range body.Spec.Containers {
-		resize(&body.Spec.Containers[i], &pod.Spec.Containers[i])
-	}
-	for i := range body.Spec.InitContainers {
-		resize(&body.Spec.InitContainers[i], &pod.Spec.InitContainers[i])
-	}
+	at, old := field.NewPath("spec"), pod.DeepCopy()
+	pod.Spec.Containers = resized(body.Spec.Containers, pod.Spec.Containers)
+	pod.Spec.InitContainers = resized(body.Spec.InitContainers, pod.Spec.InitContainers)
+	pod.Spec.Resources = body.Spec.Resources
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
 			defaultRequests(&list[i].Resources)
 		}
 	}
-	if equality.Semantic.DeepEqual(pod.Spec, old.Spec) {
+	moved := append(movedContainers(body.Spec.Containers, old.Spec.Containers, "containers"),
+		movedContainers(body.Spec.InitContainers, old.Spec.InitContainers, "initContainers")...)
+	if len(moved) == 0 && equality.Semantic.DeepEqual(pod.Spec, old.Spec) {
 		return nil
 	}
 	pod.Generation++
 	problems := ValidatePodSpec(&pod.Spec, at)
 	if was, now := QOS(&old.Spec), QOS(&pod.Spec); was != now {
 		problems = append(problems, field.Invalid(at, was, "Pod QOS Class may not change as a result of resizing"))
+	}
+	if len(moved) > 0 {
+		return append(problems, moved...)
 	}
 	for i := range pod.Spec.Containers {
 		problems = append(problems, removedResources(&pod.Spec.Containers[i].Resources, &old.Spec.Containers[i].Resources, at.Child("containers").Index(i).Child("resources"))...)
@@ -224,31 +222,58 @@ func ResizePod(body, pod *corev1.Pod) field.ErrorList {
 	for i := range kept.InitContainers {
 		keepScalable(&kept.InitContainers[i].Resources, &old.Spec.InitContainers[i].Resources)
 	}
+	if kept.Resources != nil {
+		was := &corev1.ResourceRequirements{}
+		if old.Spec.Resources != nil {
+			was = old.Spec.Resources
+		}
+		if keepScalable(kept.Resources, was); old.Spec.Resources == nil && equality.Semantic.DeepEqual(kept.Resources, was) {
+			kept.Resources = nil
+		}
+	}
 	if !equality.Semantic.DeepEqual(kept, &old.Spec) {
 		problems = append(problems, field.Forbidden(at, "only cpu and memory resources are mutable"))
 	}
 	return problems
 }
 
-func resize(body, c *corev1.Container) {
-	if body.Name == c.Name {
-		c.Resources, c.ResizePolicy = body.Resources, body.ResizePolicy
+// resized are the containers that there are with the resources that others of the same names ask for; if their number is another one,
+// there is nothing to take over.
+func resized(asked, have []corev1.Container) []corev1.Container {
+	if len(asked) != len(have) {
+		return asked
 	}
+	for i := range have {
+		if asked[i].Name == have[i].Name {
+			have[i].Resources, have[i].ResizePolicy = asked[i].Resources, asked[i].ResizePolicy
+		}
+	}
+	return have
+}
+
+// movedContainers refuses other containers than there were.
+func movedContainers(now, old []corev1.Container, name string) (problems field.ErrorList) {
+	at := field.NewPath("spec", name)
+	if len(now) != len(old) {
+		return field.ErrorList{field.Forbidden(at, name+" may not be added or removed on resize")}
+	}
+	for i := range now {
+		if now[i].Name != old[i].Name {
+			problems = append(problems, field.Forbidden(at.Index(i).Child("name"), name+" may not be renamed or reordered on resize"))
+		}
+	}
+	return problems
 }
 
 func removedResources(r, old *corev1.ResourceRequirements, at *field.Path) (problems field.ErrorList) {
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		if _, had := old.Limits[name]; had {
-			if _, has := r.Limits[name]; !has {
-				problems = append(problems, field.Forbidden(at.Child("limits"), "resource limits cannot be removed"))
-				break
-			}
-		}
-	}
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		if _, had := old.Requests[name]; had {
-			if _, has := r.Requests[name]; !has {
-				problems = append(problems, field.Forbidden(at.Child("requests"), "resource requests cannot be removed"))
+	for _, l := range []struct {
+		name     string
+		now, was corev1.ResourceList
+	}{{"requests", r.Requests, old.Requests}, {"limits", r.Limits, old.Limits}} {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			_, had := l.was[name]
+			if _, has := l.now[name]; had && !has {
+				problems = append(problems, field.Forbidden(at.Child(l.name), "resource "+l.name+" cannot be removed"))
 				break
 			}
 		}
@@ -297,7 +322,7 @@ func SetEphemeral(pod *corev1.Pod, containers []corev1.EphemeralContainer) field
 		case want == nil:
 			problems = append(problems, field.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", have.Name)))
 		case !equality.Semantic.DeepEqual(want, have):
-			problems = append(problems, field.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n", have.Name)))
+			problems = append(problems, field.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%s", have.Name, diff.Diff(shown{have}, shown{want}))))
 		}
 	}
 	if !equality.Semantic.DeepEqual(old, containers) {

@@ -138,6 +138,10 @@ func Finalize() Hook {
 		body, namespace := core.Namespaces.Cast(obj), core.Namespaces.Cast(stored)
 		takeMetadata(obj, stored)
 		namespace.Spec.Finalizers = body.Spec.Finalizers
+		core.Namespaces.Default(namespace)
+		if problems := core.FinalizerProblems(namespace); len(problems) > 0 {
+			return apierrors.NewInvalid(core.Namespaces.GroupVersionKind.GroupKind(), namespace.Name, problems)
+		}
 		return nil
 	}}
 }

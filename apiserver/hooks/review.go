@@ -75,6 +75,12 @@ func (v *reviews) self(_ context.Context, user *call.Identity, r *call.Request) 
 	return review, nil
 }
 
+// asNew takes from the metadata of a review what no new cluster-scoped object says itself.
+func asNew(m *metav1.ObjectMeta) {
+	m.Namespace, m.UID, m.SelfLink, m.CreationTimestamp = "", "", "", metav1.Time{}
+	m.DeletionTimestamp, m.DeletionGracePeriodSeconds = nil, nil
+}
+
 func wrongBody(r *call.Request) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("not a %s: %T", r.Kind.Kind, r.Object))
 }
@@ -89,6 +95,7 @@ func (v *reviews) subjectAccess(ctx context.Context, _ *call.Identity, r *call.R
 	if !ok {
 		return nil, wrongBody(r)
 	}
+	asNew(&review.ObjectMeta)
 	problems := append(checkAccess(&review.Spec), checkMeta(review.ObjectMeta)...)
 	if len(problems) > 0 {
 		return nil, invalidReview(problems)
@@ -102,6 +109,7 @@ func (v *reviews) selfAccess(ctx context.Context, user *call.Identity, r *call.R
 	if !ok {
 		return nil, wrongBody(r)
 	}
+	asNew(&review.ObjectMeta)
 	about := review.Spec.ResourceAttributes
 	problems := append(checkWhat(about, review.Spec.NonResourceAttributes), checkSelectors(about)...)
 	problems = append(problems, checkMeta(review.ObjectMeta)...)
@@ -287,6 +295,7 @@ func fieldsOf(f *authorizationv1.FieldSelectorAttributes) (fields.Selector, bool
 		default:
 			known = false
 		}
+		known = known && (r.Operator != metav1.FieldSelectorOpIn || len(r.Values) == 1) // no selector of fields has several values
 		if r.Operator == metav1.FieldSelectorOpIn && len(r.Values) == 1 {
 			terms = append(terms, fields.OneTermEqualSelector(r.Key, r.Values[0]))
 		}
@@ -318,6 +327,7 @@ func (v *reviews) rules(ctx context.Context, user *call.Identity, r *call.Reques
 	if !ok {
 		return nil, wrongBody(r)
 	}
+	review.ObjectMeta = metav1.ObjectMeta{}
 	if review.Spec.Namespace == "" {
 		return nil, apierrors.NewBadRequest("no namespace on request")
 	}

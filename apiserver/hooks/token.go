@@ -129,7 +129,7 @@ func (t *tokens) bind(ctx context.Context, b *authn.Bound, account *corev1.Servi
 	gvk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
 	kind, namespace := (*resource.Kind)(nil), account.Namespace
 	switch {
-	case gvk.Group != "" || gvk.Version != "v1" && gvk.Version != "":
+	case gvk.Group != "": // whatever the version is
 	case gvk.Kind == "Pod":
 		kind = core.Pods.Kind
 	case gvk.Kind == "Secret":
@@ -180,6 +180,7 @@ func reviewToken(tokens *authn.Tokens, issuer *authn.Issuer) func(context.Contex
 		if !ok {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenReview: %T", r.Object))
 		}
+		asNew(&review.ObjectMeta)
 		if review.Spec.Token == "" {
 			return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
 		}
