@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/call"
@@ -33,6 +34,9 @@ func Binding(store Store) Hook {
 		}
 		if errs := bindingProblems(binding); len(errs) > 0 {
 			return nil, errs.ToAggregate()
+		}
+		if name == "" {
+			return nil, apierrors.NewBadRequest("Name parameter required.")
 		}
 		key := "/registry"
 		if r.DryRun {
@@ -60,15 +64,16 @@ func bindingProblems(b *corev1.Binding) field.ErrorList {
 
 // bind puts a pod on a node; key is what the store calls the pod.
 func bind(key string, pod *corev1.Pod, b *corev1.Binding) error {
-	refuse := func(format string, args ...any) error {
-		return apierrors.NewConflict(core.Pods.GroupResource(), pod.Name, fmt.Errorf(format, args...))
+	conflict := func(resource, format string, args ...any) error {
+		return apierrors.NewConflict(schema.GroupResource{Resource: resource}, pod.Name, fmt.Errorf(format, args...))
 	}
+	refuse := func(format string, args ...any) error { return conflict("pods/binding", format, args...) }
 	other := "StorageError: invalid object, Code: 4, Key: " + key + ", ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
 	switch {
 	case b.UID != "" && b.UID != pod.UID:
-		return refuse(other+"UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
+		return conflict("pods", other+"UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
 	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
-		return refuse(other+"ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
+		return conflict("pods", other+"ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
 	case pod.DeletionTimestamp != nil:
 		return refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
 	case pod.Spec.NodeName != "":
