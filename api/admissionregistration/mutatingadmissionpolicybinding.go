@@ -44,5 +44,6 @@ func validateMutatingBinding(b *admissionv1.MutatingAdmissionPolicyBinding) fiel
 	var problems field.ErrorList
 	problems = append(problems, policyNameProblems(s.PolicyName, at.Child("policyName"))...)
 	problems = append(problems, paramRefProblems(s.ParamRef, at.Child("paramRef"))...)
-	return append(problems, matchProblems(s.MatchResources, at.Child("matchResources"))...)
+	problems = append(problems, matchProblems(s.MatchResources, at.Child("matchResources"))...)
+	return append(problems, deleteProblems(s.MatchResources, at.Child("matchResources", "resourceRules", "operations"))...)
 }
