@@ -53,8 +53,8 @@ func decodeContinue(token, prefix string) (after string, revision int64, err err
 		return bad("continue key is not valid: %v", err)
 	}
 	var c continueToken
-	if err := json.Unmarshal(data, &c); err != nil {
-		return bad("continue key is not valid: %v", err)
+	if err := json.Unmarshal(data, &c); err != nil { // the type is called as clients know it
+		return bad("continue key is not valid: %s", strings.ReplaceAll(err.Error(), "apiserver.continueToken", "storage.continueToken"))
 	}
 	switch {
 	case c.Version != continueVersion:
@@ -285,7 +285,7 @@ func (r *registry) checkListOptions(q *call.Request, watching bool) error {
 }
 
 func (r *registry) knowsField(name string) bool {
-	if name == "metadata.name" || name == "metadata.namespace" && (r.kind.Scope == resource.Namespaced || len(r.kind.FieldNames) == 0) {
+	if name == "metadata.name" || name == "metadata.namespace" && (r.kind.Scope == resource.Namespaced || len(r.kind.FieldNames) == 0 && r.kind.Custom == nil) {
 		return true
 	}
 	for _, f := range r.kind.FieldNames {

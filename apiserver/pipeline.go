@@ -237,7 +237,7 @@ func (s *Server) withAuthorization(next http.Handler) http.Handler {
 
 // writeForbidden answers who may not do what was asked: unlike other errors, with word to browsers not to guess.
 func writeForbidden(w http.ResponseWriter, r *http.Request, err error) {
-	if apierrors.IsForbidden(err) {
+	if apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 	}
 	writeError(w, r, err)

@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -200,8 +202,13 @@ func (w *watchStream) bookmarkAt(revision int64, initialEnd bool) watchEvent {
 	if initialEnd {
 		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	}
-	if k := w.r.kind; k.Group == "apps" && k.Scale != nil { // without it a bookmark would say nothing of replicas, and Kubernetes says 0
+	switch k := w.r.kind; { // what Kubernetes says of every object of these kinds, be it empty
+	case k.Group == "apps" && k.Scale != nil:
 		k.Scale.Set(obj, 0)
+	case k.Group == "apps" && k.Resource == "daemonsets":
+		annotations := map[string]string{appsv1.DeprecatedTemplateGeneration: "0"}
+		maps.Copy(annotations, obj.GetAnnotations())
+		obj.SetAnnotations(annotations)
 	}
 	w.sent = revision
 	return watchEvent{kind: watch.Bookmark, entry: watchcache.NewEntry(w.r.kind, "", obj, revision)}
