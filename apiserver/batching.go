@@ -69,7 +69,11 @@ func (c *batchConn) Write(p []byte) (int, error) {
 	if !c.busy && len(p) >= directMin {
 		c.busy = true
 		n, err := c.writeOut(p)
-		c.end(err)
+		if c.waiting == nil || err != nil {
+			c.end(err)
+		} else { // of somebody else, meanwhile
+			go c.flush()
+		}
 		return n, err
 	}
 	if c.waiting == nil {

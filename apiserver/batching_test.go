@@ -93,3 +93,21 @@ func TestBatchConnCloses(t *testing.T) {
 		}
 	})
 }
+
+// TestBatchConnOfTwo has a small write come while a large one is under way: it arrives too, though nobody writes after it.
+func TestBatchConnOfTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		c := newBatchConn(here, new(sync.Pool))
+		defer c.Close()
+		defer there.Close()
+		go func() { _, _ = c.Write(make([]byte, directMin)) }()
+		synctest.Wait()
+		if _, err := c.Write([]byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(there, make([]byte, directMin+1)); err != nil {
+			t.Error(err)
+		}
+	})
+}
