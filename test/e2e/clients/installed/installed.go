@@ -129,9 +129,11 @@ func (r Release) Kept(t *testing.T) {
 func (r Release) Gone(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	if _, err := r.Kube.AppsV1().Deployments(r.Namespace).Get(ctx, "web", metav1.GetOptions{}); !errors.IsNotFound(err) {
-		t.Errorf("deployment: %v", err)
-	}
+	// Helm 4 takes as gone what it has heard nothing of when its watches have begun, so that it may not wait for all.
+	vanishes(t, "deployment", func() error {
+		_, err := r.Kube.AppsV1().Deployments(r.Namespace).Get(ctx, "web", metav1.GetOptions{})
+		return err
+	})
 	if _, err := r.Kube.CoreV1().ConfigMaps(r.Namespace).Get(ctx, "settings", metav1.GetOptions{}); !errors.IsNotFound(err) {
 		t.Errorf("config map: %v", err)
 	}
@@ -150,14 +152,23 @@ func (r Release) Gone(t *testing.T) {
 	if err := r.dynamic.Resource(definitions).Delete(ctx, "greetings.helm.example.com", metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
+	vanishes(t, "definition", func() error {
+		_, err := r.dynamic.Resource(definitions).Get(ctx, "greetings.helm.example.com", metav1.GetOptions{})
+		return err
+	})
+}
+
+// vanishes waits until get finds nothing.
+func vanishes(t *testing.T, what string, get func() error) {
+	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		_, err := r.dynamic.Resource(definitions).Get(ctx, "greetings.helm.example.com", metav1.GetOptions{})
+		err := get()
 		if errors.IsNotFound(err) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the definition stays: %v", err)
+			t.Fatalf("the %s stays: %v", what, err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
