@@ -69,7 +69,7 @@ func decodeContinue(token, prefix string) (after string, revision int64, err err
 	last, next := strings.CutSuffix(prefix+strings.TrimPrefix(c.Start, "/"), "\x00")
 	if !next { // the list goes on with that key
 		n := len(last) - 1
-		last = last[:n] + string(last[n]-1) + "\xff"
+		last = last[:n] + string([]byte{last[n] - 1}) + "\xff" // a byte, not a rune
 	}
 	return last, c.Revision, nil
 }
