@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,9 +19,20 @@ import (
 // argsFile is where a data directory says how its server was started.
 const argsFile = "e2e.args"
 
+// started says how the server of a data directory was started, and by which test process.
+type started struct {
+	Args    []string
+	PID     int
+	Program string
+}
+
 // remember notes how the server of a data directory is started, for reclaim.
 func remember(dir string, args []string) error {
-	b, err := json.Marshal(args)
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(started{Args: args, PID: os.Getpid(), Program: program})
 	if err != nil {
 		return err
 	}
@@ -33,6 +45,9 @@ func reclaim() {
 	files, _ := filepath.Glob(filepath.Join(os.TempDir(), "knarr-data*", argsFile))
 	for _, file := range files {
 		dir := filepath.Dir(file)
+		if !ours(dir) {
+			continue // anybody may make directories there
+		}
 		if err := reclaimOne(dir, file); err != nil {
 			fmt.Fprintf(os.Stderr, "cannot reclaim %s: %v\n", dir, err)
 			continue
@@ -43,14 +58,30 @@ func reclaim() {
 	}
 }
 
+// ours tells whether a directory is one that only this user can have filled.
+func ours(dir string) bool {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
+}
+
+// errRuns says that the tests which a cluster belongs to still run.
+var errRuns = errors.New("its tests still run")
+
 func reclaimOne(dir, file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	var args []string
-	if err := json.Unmarshal(b, &args); err != nil {
+	var was started
+	if err := json.Unmarshal(b, &was); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
+	}
+	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", was.PID)); err == nil && strings.TrimSuffix(program, " (deleted)") == was.Program {
+		return errRuns
 	}
 	if err := killUsers(dir); err != nil {
 		return err
@@ -59,7 +90,7 @@ func reclaimOne(dir, file string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(bin, "knarr"), args...)
+	cmd := exec.Command(filepath.Join(bin, "knarr"), was.Args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
