@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/crd"
 	"knarr.dev/apiserver/watchcache"
@@ -103,10 +104,7 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 		last = rec.Value
 	case r.hub.Grace != nil && !r.unchanged(obj, cur):
 		// Watchers see such objects being deleted before they are gone.
-		if e, rec, err = r.rewrite(ctx, cur.Key, obj, cur.Revision); err == nil {
-			last = rec.Value
-			e, rec, err = r.remove(ctx, cur.Key, shallow(e.Object), e.Revision)
-		}
+		e, rec, last, err = r.end(ctx, cur.Key, obj, cur.Revision)
 	default:
 		e, rec, err = r.remove(ctx, cur.Key, obj, cur.Revision)
 	}
@@ -300,12 +298,35 @@ func (r *registry) remove(ctx context.Context, key string, obj resource.Object, 
 	if err != nil {
 		return nil, rec, err
 	}
+	return r.removed(ctx, w, key, rec), rec, nil
+}
+
+// removed makes the entry of a deletion, and has the kind's hook do what follows from it.
+func (r *registry) removed(ctx context.Context, w *watchcache.Written, key string, rec store.Record) *watchcache.Entry {
 	r.cache.Wrote(rec.Modified)
 	e := w.Entry(key, rec.Modified)
 	if h := r.hook(""); h != nil && h.AfterDelete != nil {
 		h.AfterDelete(ctx, e.Object)
 	}
-	return e, rec, nil
+	return e
+}
+
+// end stores obj and deletes it right after. It returns, beside the entry of the deletion, what was stored.
+func (r *registry) end(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, []byte, error) {
+	obj.SetResourceVersion("")
+	value, err := codec.EncodeStored(r.hub, obj)
+	if err != nil {
+		return nil, store.Record{}, nil, err
+	}
+	gone := watchcache.NewWritten(r.hub, shallow(obj))
+	rec, err := r.server.cfg.Store.Write(ctx, store.Op{
+		Key: key, Value: value, Expect: expect, TTL: r.hub.TTL, Attachment: watchcache.NewWritten(r.hub, obj),
+		End: &store.End{Attachment: gone},
+	})
+	if err != nil {
+		return nil, rec, nil, err
+	}
+	return r.removed(ctx, gone, key, rec), rec, value, nil
 }
 
 // deleteCollection deletes every object that matches and answers with them.

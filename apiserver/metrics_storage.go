@@ -251,6 +251,9 @@ func (m *measuredStore) Write(ctx context.Context, o store.Op) (store.Record, er
 	case o.Expect == store.Absent:
 		op = opCreate
 	}
+	if o.End != nil {
+		m.done(ctx, o.Key, opDelete, began, 0, err)
+	}
 	m.done(ctx, o.Key, op, began, 0, err)
 	return rec, err
 }

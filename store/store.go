@@ -56,6 +56,14 @@ type Op struct {
 	// Attachment travels with the event to watches of this process, so that the decoded form of Value need not be
 	// made again. The store never looks at it and does not persist it.
 	Attachment any
+	// End has the key deleted again right after it was written (Value must not be nil): at the next revision and in the same commit
+	// if the backend can, else by a second write, which may fail by itself. Watches see both. The answer is that of the deletion.
+	End *End
+}
+
+// End is the deletion that follows a write.
+type End struct {
+	Attachment any // of the deletion's event
 }
 
 // Values of Op.Expect other than a revision.

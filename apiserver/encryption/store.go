@@ -77,7 +77,7 @@ func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
 	}
 	r, err := s.Store.Write(ctx, op)
 	switch {
-	case err == nil && plain != nil:
+	case err == nil && plain != nil && op.End == nil:
 		r.Value = plain
 	case r.Value != nil: // the current one, of a conflict or a deletion
 		if problem := s.open(ctx, &r); err == nil {

@@ -15,8 +15,16 @@ import (
 	"knarr.dev/store"
 )
 
-// Write implements store.Store.
+// Write implements store.Store. etcd changes a key only once in a transaction: an end is a transaction of its own.
 func (s *Store) Write(ctx context.Context, op store.Op) (store.Record, error) {
+	record, err := s.writeOne(ctx, op)
+	if err != nil || op.End == nil || op.Value == nil {
+		return record, err
+	}
+	return s.writeOne(ctx, store.Op{Key: op.Key, Expect: record.Modified, Attachment: op.End.Attachment})
+}
+
+func (s *Store) writeOne(ctx context.Context, op store.Op) (store.Record, error) {
 	key, err := s.key(op.Key)
 	if err != nil {
 		return store.Record{}, fmt.Errorf("write: %w", err)

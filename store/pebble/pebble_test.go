@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +122,7 @@ type crash struct {
 type history struct {
 	mu      sync.Mutex
 	written map[int64]written // revision -> what it wrote
+	ends    []int64           // revisions of deletions by Op.End
 	crashes []crash
 }
 
@@ -138,13 +140,22 @@ func record(t *testing.T, s *Store, fs *vfs.MemFS, random *rand.Rand) *history {
 				if r.IntN(5) > 0 {
 					op.Value = []byte(strings.Repeat(fmt.Sprint(i, ","), 1+r.IntN(300)))
 				}
+				if op.Value != nil && r.IntN(6) == 0 {
+					op.End = &store.End{}
+				}
 				got, err := s.Write(t.Context(), op)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				h.mu.Lock()
-				if got.Modified != 0 { // 0: there was nothing to delete
+				switch {
+				case got.Modified == 0: // there was nothing to delete
+				case op.End != nil:
+					h.written[got.Modified-1] = written{key, string(op.Value)}
+					h.written[got.Modified] = written{key, ""}
+					h.ends = append(h.ends, got.Modified)
+				default:
 					h.written[got.Modified] = written{key, string(op.Value)}
 				}
 				h.mu.Unlock()
@@ -178,6 +189,9 @@ func (h *history) check(t *testing.T, s *Store, c crash) {
 	revision := s.Revision()
 	if revision < c.acknowledged {
 		t.Fatalf("revision %d after the crash, %d was acknowledged", revision, c.acknowledged)
+	}
+	if slices.Contains(h.ends, revision+1) {
+		t.Fatalf("revision %d is stored without the deletion that belongs to it", revision)
 	}
 	want := map[string]string{}
 	for r := int64(2); r <= revision; r++ {

@@ -84,7 +84,6 @@ func (s *Store) commit(batch []*write) {
 	b := s.db.NewBatch()
 	defer b.Close()
 	before := s.revision.Load()
-	revision := before
 	events := make([]store.Event, 0, len(batch))
 	// Nobody hears anything before the batch is durable and can be read: a refusal tells of writes of the same batch.
 	answers := make([]answer, len(batch))
@@ -102,25 +101,40 @@ func (s *Store) commit(batch []*write) {
 			answers[i] = s.refusal(w.op.Key, current, events, before, err)
 			continue
 		}
-		next := following(&w.op, current, revision+1, now)
-		if err := put(b, w.op.Key, &next, current); err != nil {
+		n := len(events)
+		if events, err = s.stage(b, &w.op, current, before, now, events); err != nil {
 			answers[i].err = fmt.Errorf("write %s: %w", w.op.Key, err)
-			continue
+		} else if w.op.End != nil && w.op.Value != nil {
+			end := store.Op{Key: w.op.Key, Attachment: w.op.End.Attachment}
+			if events, err = s.stage(b, &end, s.index.slots[w.op.Key], before, now, events); err != nil {
+				// What was staged of the write can't be taken back from the batch.
+				panic(fmt.Sprintf("store: stage the end of %s: %v", w.op.Key, err))
+			}
 		}
-		revision++
-		s.index.set(w.op.Key, &next)
-		e := store.Event{Record: recordOf(w.op.Key, &next), Deleted: next.deleted}
-		answers[i].record = e.Record
-		e.Attachment = w.op.Attachment
-		events = append(events, e)
+		if len(events) > n {
+			answers[i].record = events[len(events)-1].Record
+			answers[i].record.Attachment = nil
+		}
 	}
 	if len(events) > 0 {
-		s.publish(b, events, revision, now)
+		s.publish(b, events, before+int64(len(events)), now)
 	}
 	s.alone.Store(len(batch) == 1)
 	for i, w := range batch {
 		w.answer <- answers[i]
 	}
+}
+
+// stage adds a write whose condition holds to a batch, the index and the events; the revisions of the batch begin after before.
+func (s *Store) stage(b *pebble.Batch, op *store.Op, current slot, before int64, now time.Time, events []store.Event) ([]store.Event, error) {
+	next := following(op, current, before+int64(len(events))+1, now)
+	if err := put(b, op.Key, &next, current); err != nil {
+		return events, err
+	}
+	s.index.set(op.Key, &next)
+	e := store.Event{Record: recordOf(op.Key, &next), Deleted: next.deleted}
+	e.Attachment = op.Attachment
+	return append(events, e), nil
 }
 
 // refusal is the answer to a write whose condition does not hold, with the record that it met: of an event of the same batch, whose

@@ -24,10 +24,11 @@ const (
 	// Blob files are written again when so much of them is garbage, once they are older than most of the history.
 	blobGarbage = 0.3
 	blobAge     = 2 * time.Minute
-	blobDepth   = 10
-	// Writes wait when so many tables lie above each other in L0: hardly anything reads from disk, so that it may be more than
-	// Pebble's 12, which a burst of large writes reaches before the next compaction.
-	stopTables = 64
+	blobDepth   = 40 // how many blob files the values of overlapping tables may be in before a compaction moves values too
+	// Compactions begin at so many tables above each other in L0, and writes wait at so many: hardly anything reads from disk, so
+	// that it may be more than Pebble's 4 and 12. Fewer and larger compactions move each key less often.
+	beginTables = 32
+	stopTables  = 96
 )
 
 // tune returns Pebble's options; free releases what they hold once the database is open or could not be opened.
@@ -35,7 +36,7 @@ func tune(o *Options) (tuning *pebble.Options, free func()) {
 	cache := pebble.NewCache(cacheBytes)
 	tuning = &pebble.Options{
 		FS: o.FS, Cache: cache, MemTableSize: memTableBytes, MemTableStopWritesThreshold: 4, MaxOpenFiles: 256,
-		L0CompactionThreshold: 8, L0StopWritesThreshold: stopTables, Logger: quiet{o.Log}, FormatMajorVersion: pebble.FormatNewest,
+		L0CompactionThreshold: beginTables, L0StopWritesThreshold: stopTables, Logger: quiet{o.Log}, FormatMajorVersion: pebble.FormatNewest,
 	}
 	if o.memTable != 0 {
 		tuning.MemTableSize = o.memTable

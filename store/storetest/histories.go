@@ -66,6 +66,9 @@ func (h *drawn) write(*rapid.T) {
 		if op.Value == nil {
 			op.Value = []byte{}
 		}
+		if rapid.IntRange(0, 3).Draw(h.T, "end") == 3 {
+			op.End = &store.End{}
+		}
 	}
 	got, err := h.s.Write(h.t.Context(), op)
 	holds := op.Expect == store.Any || op.Expect == current.Modified
@@ -79,10 +82,17 @@ func (h *drawn) write(*rapid.T) {
 	case op.Value == nil && !there:
 	case got.Modified <= h.m.Newest:
 		h.Fatalf("%+v: revision %d after %d", op, got.Modified, h.m.Newest)
+	case op.End != nil:
+		h.apply(key, op.Value, got.Modified-1)
+		h.apply(key, nil, got.Modified)
 	default:
-		h.m.Apply(key, op.Value, got.Modified)
-		h.events = append(h.events, fmt.Sprintf("%d %s %v %q", got.Modified, key, op.Value == nil, op.Value))
+		h.apply(key, op.Value, got.Modified)
 	}
+}
+
+func (h *drawn) apply(key string, value []byte, revision int64) {
+	h.m.Apply(key, value, revision)
+	h.events = append(h.events, fmt.Sprintf("%d %s %v %q", revision, key, value == nil, value))
 }
 
 // list reads some keys, in pages, at a revision, and counts them.

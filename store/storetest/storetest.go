@@ -60,6 +60,7 @@ func Run(t *testing.T, b Backend) {
 		run  func(t *testing.T, s store.Store, c *Clock)
 	}{
 		{"conditions", testConditions},
+		{"ends", testEnds},
 		{"revisions", testRevisions},
 		{"lists", testLists},
 		{"reads of the past", testPast},
@@ -169,6 +170,43 @@ func testConditions(t *testing.T, s store.Store, _ *Clock) {
 	}
 	if c, err := s.Write(ctx, store.Op{Key: "/a", Value: []byte("5"), Expect: store.Absent}); err != nil || c.Created != c.Modified {
 		t.Errorf("create again: %+v, %v", c, err)
+	}
+}
+
+// testEnds writes and deletes at once.
+func testEnds(t *testing.T, s store.Store, _ *Clock) {
+	ctx := t.Context()
+	w, err := s.Watch(ctx, "/", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	old := put(t, s, "/a", "1")
+	ending := store.Op{Key: "/a", Value: []byte("2"), Expect: old - 1, Attachment: "last", End: &store.End{Attachment: "gone"}}
+	if have, err := s.Write(ctx, ending); !errors.Is(err, store.ErrConflict) || have.Modified != old {
+		t.Errorf("refused: %+v, %v", have, err)
+	}
+	ending.Expect = old
+	end, err := s.Write(ctx, ending)
+	if err != nil || end.Value != nil || end.Modified <= old+1 {
+		t.Fatalf("end: %+v, %v", end, err)
+	}
+	if p := read(t, s, store.Query{Key: "/a"}); len(p.Records) > 0 || p.Revision < end.Modified {
+		t.Errorf("after the end: %+v", p)
+	}
+	var got []string
+	for _, e := range next(t, w, 3)[1:] {
+		got = append(got, fmt.Sprintf("%s %v %v %v", e.Value, e.Deleted, e.Attachment, e.Modified == end.Modified))
+	}
+	if want := []string{"2 false last false", " true gone true"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	last := read(t, s, store.Query{Key: "/a", Revision: end.Modified - 1})
+	if got := text(last.Records); len(got) != 1 {
+		t.Errorf("before the deletion: %v", got)
+	}
+	if _, err := s.Write(ctx, store.Op{Key: "/a", Value: []byte("3"), Expect: store.Absent}); err != nil {
+		t.Errorf("create again: %v", err)
 	}
 }
 
