@@ -48,6 +48,7 @@ func TestConstrainedImpersonation(t *testing.T) {
 		{"secret", reviews, "User=jane,Group=system:masters", `groups.authentication.k8s.io "system:masters" is forbidden: User "robot" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope: impersonating the system:masters group is not allowed`},
 		{"secret", reviews, "User=jane,Extra-x=y", `userextras.authentication.k8s.io is forbidden: User "robot" cannot impersonate:user-info resource "userextras" in API group "authentication.k8s.io" at the cluster scope: impersonating an invalid key in extra is not allowed: extra.key: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")`},
 		{"secret", reviews, "User=system:serviceaccount:n:a", `"groups":["system:serviceaccounts","system:serviceaccounts:n","system:authenticated"],"username":"system:serviceaccount:n:a"`},
+		{"secret", reviews, "User=system:serviceaccount:N:a", `"userInfo":{"groups":["system:authenticated"],"username":"system:serviceaccount:N:a"}`},
 		{"secret", reviews, "User=system:serviceaccount:n:a,Group=dev", `serviceaccounts "a" is forbidden: User "robot" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "n"`},
 		{"secret", reviews, "User=system:node:n1", `"groups":["system:nodes","system:authenticated"],"username":"system:node:n1"`},
 		{"secret", reviews, "User=system:node:n1,Group=system:nodes", `users "system:node:n1" is forbidden: User "robot" cannot impersonate resource "users" in API group "" at the cluster scope`},

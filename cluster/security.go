@@ -297,7 +297,9 @@ func or(list []string, otherwise string) []string {
 func (c *Cluster) tokenUsed(ctx context.Context, secret *corev1.Secret) {
 	day := time.Now().UTC().Format(time.DateOnly)
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:%q}}}`, secret.UID, authn.LastUsedLabel, day)
-	_, err := client.Of(c.Client(Administrator()), core.Secrets).Patch(ctx, client.KeyOf(secret), "application/merge-patch+json", patch, "")
+	secrets := client.Of(c.Client(Administrator()), core.Secrets)
+	secrets.Manager = "kube-apiserver"
+	_, err := secrets.Patch(ctx, client.KeyOf(secret), "application/merge-patch+json", patch, "")
 	if err != nil {
 		c.log.Debug("note the use of a token", "secret", client.KeyOf(secret), "err", err)
 	}

@@ -24,12 +24,17 @@ import (
 
 // nodeRestriction lets a node agent write only its own node and the pods bound to it.
 //
+// Whoever is a node without a name may write nothing at all.
+//
 // See https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction.
 func nodeRestriction(reader Reader, authorizer authz.Authorizer) Step {
 	n := restriction{reader, authorizer}
 	return Step{Name: "NodeRestriction", Mutate: func(ctx context.Context, r *Request) error {
 		node := authz.NodeName(r.User)
-		if node == "" {
+		switch {
+		case authz.IsNamelessNode(r.User):
+			return forbidden(r, fmt.Sprintf("could not determine node from user %q", r.User.Name))
+		case node == "":
 			return nil
 		}
 		switch r.Kind {

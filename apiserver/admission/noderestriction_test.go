@@ -124,3 +124,13 @@ func TestNodeRestriction(t *testing.T) {
 		t.Errorf("taints %v, error %v", n.Spec.Taints, err)
 	}
 }
+
+func TestNamelessNodeWritesNothing(t *testing.T) {
+	r := create(core.ConfigMaps.Kind, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}})
+	r.User = &call.Identity{Name: "system:node:", Groups: []string{"system:nodes"}}
+	s := world()
+	err := nodeRestriction(s, authz.New(s)).Mutate(t.Context(), r)
+	if want := `configmaps "c" is forbidden: could not determine node from user "system:node:"`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}

@@ -9,10 +9,12 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -59,43 +61,85 @@ type Recognized struct {
 // Authenticate implements Authenticator for "Authorization: Bearer" and for WebSockets of browsers, which carry the token
 // in the name of a protocol.
 func (t *Tokens) Authenticate(r *http.Request) (*call.Identity, error) {
-	token := bearer(r)
-	if token == "" {
-		return nil, nil
+	var problems []error
+	if token := bearer(r); token != "" {
+		user, err := t.authenticate(r.Context(), token)
+		if err == nil {
+			return user, nil
+		}
+		problems = append(problems, err)
 	}
-	found, err := t.Review(r.Context(), token, nil)
+	token, err := webSocketToken(r.Header)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	if token != "" {
+		user, err := t.authenticate(r.Context(), token)
+		if err == nil {
+			return user, nil
+		}
+		problems = append(problems, err)
+	}
+	return nil, utilerrors.NewAggregate(problems)
+}
+
+func (t *Tokens) authenticate(ctx context.Context, token string) (*call.Identity, error) {
+	found, err := t.Review(ctx, token, nil)
 	if err != nil {
 		return nil, err
 	}
 	if len(found.Warnings) > 0 {
-		warn(r.Context(), found.Warnings)
+		warn(ctx, found.Warnings)
 	}
 	return found.Identity, nil
+}
+
+func bearer(r *http.Request) string {
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	token, more, _ := strings.Cut(rest, " ")
+	if token == "" && more != "" {
+		warn(r.Context(), []string{"the provided Authorization header contains extra space before the bearer token, and is ignored"})
+	}
+	return token
 }
 
 // webSocketProtocol is the prefix of the protocol that carries a token, base64url without padding.
 const webSocketProtocol = "base64url.bearer.authorization.k8s.io."
 
-func bearer(r *http.Request) string {
-	scheme, token, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
-	if strings.EqualFold(scheme, "bearer") {
-		return strings.TrimSpace(token)
+// webSocketToken reads the token that a request for a WebSocket names as one of its protocols. There must be another protocol,
+// which the server can choose.
+func webSocketToken(h http.Header) (string, error) {
+	if !strings.EqualFold(h.Get("Upgrade"), "websocket") || !strings.Contains(strings.ToLower(h.Get("Connection")), "upgrade") {
+		return "", nil
 	}
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-		return ""
-	}
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+	token, others := "", false
+	for _, line := range h.Values("Sec-WebSocket-Protocol") {
 		for protocol := range strings.SplitSeq(line, ",") {
 			encoded, ok := strings.CutPrefix(strings.TrimSpace(protocol), webSocketProtocol)
 			if !ok {
+				others = true
 				continue
 			}
-			if decoded, err := base64.RawURLEncoding.DecodeString(encoded); err == nil {
-				return string(decoded)
+			if token != "" {
+				return "", errors.New("multiple base64.bearer.authorization tokens specified")
 			}
+			decoded, err := base64.RawURLEncoding.DecodeString(encoded)
+			if err != nil {
+				return "", fmt.Errorf("invalid base64.bearer.authorization token encoding: %w", err)
+			}
+			if !utf8.Valid(decoded) {
+				return "", errors.New("invalid base64.bearer.authorization token")
+			}
+			token = string(decoded)
 		}
 	}
-	return ""
+	if token != "" && !others {
+		return "", errors.New("missing additional subprotocol")
+	}
+	return token, nil
 }
 
 // Review tells who a token is. The token must be for one of audiences, or for the API server if there are none. The error

@@ -18,10 +18,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/uuid"
 )
 
@@ -62,7 +64,7 @@ type Legacy struct {
 type Claims struct {
 	jwt.Claims
 	Kubernetes *Bound `json:"kubernetes.io,omitempty"`
-	// Legacy is set instead of Kubernetes for tokens in Secrets.
+	// Legacy is set for tokens in Secrets, where Kubernetes says nothing.
 	Legacy *Legacy `json:"-"`
 }
 
@@ -164,17 +166,30 @@ func (i *Issuer) MaxLifetime() time.Duration { return i.cfg.MaxLifetime }
 // Extends says whether tokens that pods mount live longer than asked, with a warning.
 func (i *Issuer) Extends() bool { return !i.cfg.NoExtension }
 
+// issued is what a token says that is signed here: Claims, except that one audience is a list too.
+type issued struct {
+	Issuer     string           `json:"iss,omitempty"`
+	Subject    string           `json:"sub,omitempty"`
+	Audience   []string         `json:"aud,omitempty"`
+	Expiry     *jwt.NumericDate `json:"exp,omitempty"`
+	NotBefore  *jwt.NumericDate `json:"nbf,omitempty"`
+	IssuedAt   *jwt.NumericDate `json:"iat,omitempty"`
+	ID         string           `json:"jti,omitempty"`
+	Kubernetes *Bound           `json:"kubernetes.io,omitempty"`
+}
+
+func subjectOf(namespace, account string) string {
+	return "system:serviceaccount:" + namespace + ":" + account
+}
+
 // Issue signs a token for what b names, valid from now for lifetime; id is its credential ID.
 func (i *Issuer) Issue(b *Bound, audiences []string, lifetime time.Duration) (token, id string, err error) {
 	now := i.cfg.Now()
 	id = string(uuid.NewUUID())
-	token, err = jwt.Signed(i.signer).Claims(&Claims{
-		Claims: jwt.Claims{
-			Issuer: i.cfg.URLs[0], Subject: "system:serviceaccount:" + b.Namespace + ":" + b.Account.Name, Audience: audiences,
-			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
-			ID: id,
-		},
-		Kubernetes: b,
+	token, err = jwt.Signed(i.signer).Claims(&issued{
+		Issuer: i.cfg.URLs[0], Subject: subjectOf(b.Namespace, b.Account.Name), Audience: audiences,
+		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
+		ID: id, Kubernetes: b,
 	}).Serialize()
 	if err != nil {
 		return "", "", fmt.Errorf("sign a token for %s/%s: %w", b.Namespace, b.Account.Name, err)
@@ -184,7 +199,7 @@ func (i *Issuer) Issue(b *Bound, audiences []string, lifetime time.Duration) (to
 
 // IssueLegacy signs a token without end for a Secret of type kubernetes.io/service-account-token.
 func (i *Issuer) IssueLegacy(l *Legacy) (string, error) {
-	claims := jwt.Claims{Issuer: legacyIssuer, Subject: "system:serviceaccount:" + l.Namespace + ":" + l.Account}
+	claims := jwt.Claims{Issuer: legacyIssuer, Subject: subjectOf(l.Namespace, l.Account)}
 	token, err := jwt.Signed(i.signer).Claims(claims).Claims(l).Serialize()
 	if err != nil {
 		return "", fmt.Errorf("sign a token for the secret %s/%s: %w", l.Namespace, l.Secret, err)
@@ -197,55 +212,68 @@ func (i *Issuer) SignLegacy(namespace, account, uid, secret string) (string, err
 	return i.IssueLegacy(&Legacy{Namespace: namespace, Account: account, UID: uid, Secret: secret})
 }
 
-// parse checks signature, issuer and form of a token, not whether it still holds. errForeign leaves it to others.
+// parse checks signature and issuer of a token, not whether it still holds. errForeign leaves it to others.
 func (i *Issuer) parse(token string) (*Claims, error) {
-	var algorithms []jose.SignatureAlgorithm
-	for _, k := range i.keys {
-		if !slices.Contains(algorithms, k.algorithm) {
-			algorithms = append(algorithms, k.algorithm)
-		}
-	}
-	if iss := issuerOf(token); iss != legacyIssuer && !slices.Contains(i.cfg.URLs, iss) {
+	iss := issuerOf(token)
+	if iss != legacyIssuer && !slices.Contains(i.cfg.URLs, iss) {
 		return nil, errForeign
 	}
-	parsed, err := jwt.ParseSigned(token, algorithms)
+	token = strings.Map(func(c rune) rune {
+		if unicode.IsSpace(c) {
+			return -1
+		}
+		return c
+	}, token)
+	// Any algorithm of a key will do: keys are public ones, so that none can stand for a shared secret.
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{algorithmOf(token)})
 	if err != nil {
 		return nil, ErrInvalidToken
 	}
 	claims, legacy := &Claims{}, &Legacy{}
-	if !i.verify(parsed, claims, legacy) {
-		return nil, ErrInvalidToken
-	}
-	switch {
-	case slices.Contains(i.cfg.URLs, claims.Issuer) && claims.Kubernetes != nil && claims.Expiry != nil:
-		b := claims.Kubernetes
-		if claims.Subject != "system:serviceaccount:"+b.Namespace+":"+b.Account.Name {
-			return nil, ErrInvalidToken
-		}
-		return claims, nil
-	case claims.Issuer == legacyIssuer && legacy.Secret != "" && claims.Subject == "system:serviceaccount:"+legacy.Namespace+":"+legacy.Account:
+	if iss == legacyIssuer {
 		claims.Legacy = legacy
-		return claims, nil
 	}
-	return nil, ErrInvalidToken
+	if err := i.verify(parsed, claims, legacy); err != nil {
+		return nil, err
+	}
+	return claims, nil
 }
 
-// verify tries the key that the token names, or else all.
-func (i *Issuer) verify(parsed *jwt.JSONWebToken, into ...any) bool {
+var errNoKeys = errors.New("invalid signature, no keys found")
+
+// verify tries the key that the token names, or all if it names none.
+func (i *Issuer) verify(parsed *jwt.JSONWebToken, into ...any) error {
 	named := ""
 	if len(parsed.Headers) > 0 {
 		named = parsed.Headers[0].KeyID
 	}
-	known := slices.ContainsFunc(i.keys, func(k verificationKey) bool { return k.id == named })
+	var problems []error
 	for _, k := range i.keys {
-		if known && k.id != named {
+		if named != "" && k.id != named {
 			continue
 		}
-		if parsed.Claims(k.public, into...) == nil {
-			return true
+		err := parsed.Claims(k.public, into...)
+		if err == nil {
+			return nil
 		}
+		problems = append(problems, err)
 	}
-	return false
+	if len(problems) == 0 {
+		return errNoKeys
+	}
+	return utilerrors.NewAggregate(problems)
+}
+
+// algorithmOf reads how a JWT says that it is signed.
+func algorithmOf(token string) jose.SignatureAlgorithm {
+	var header struct {
+		Algorithm jose.SignatureAlgorithm `json:"alg"`
+	}
+	first, _, _ := strings.Cut(token, ".")
+	if raw, err := base64.RawURLEncoding.DecodeString(first); err != nil || json.Unmarshal(raw, &header) != nil {
+		return ""
+	}
+	return header.Algorithm
 }
 
 // issuerOf reads the issuer of a JWT without checking anything; empty if it is none.

@@ -33,6 +33,11 @@ func NodeName(user *call.Identity) string {
 	return name
 }
 
+// IsNamelessNode says that a user is a node agent that does not say of which node.
+func IsNamelessNode(user *call.Identity) bool {
+	return user.Name == nodePrefix && slices.Contains(user.Groups, authn.GroupNodes)
+}
+
 // Node allows a node agent what the pods bound to its node need, and its own objects.
 //
 // It follows the references from pods to secrets, config maps, claims, volumes and accounts in the server's caches. See

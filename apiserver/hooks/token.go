@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -50,12 +52,15 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("cannot handle a %T as a TokenRequest", r.Object))
 	}
+	if err := checkTokenRequestName(request, r); err != nil {
+		return nil, err
+	}
 	o, err := t.reader.Get(ctx, core.ServiceAccounts.Kind, r.Namespace, r.Name)
 	if err != nil {
 		return nil, err
 	}
 	t.fill(request)
-	if err := checkTokenRequest(request, r); err != nil {
+	if err := checkTokenRequest(request); err != nil {
 		return nil, err
 	}
 	account := core.ServiceAccounts.Cast(o)
@@ -82,9 +87,8 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 		return nil, apierrors.NewInternalError(err)
 	}
 	audit.Annotate(ctx, "authentication.kubernetes.io/issued-credential-id", "JTI="+id)
-	request.ObjectMeta = metav1.ObjectMeta{
-		Name: account.Name, Namespace: account.Namespace, UID: types.UID(uuid.NewUUID()), CreationTimestamp: metav1.NewTime(now.Truncate(time.Second)),
-	}
+	request.Name, request.Namespace = account.Name, account.Namespace
+	request.UID, request.CreationTimestamp = types.UID(uuid.NewUUID()), metav1.NewTime(now.Truncate(time.Second))
 	request.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(now.Add(asked).Truncate(time.Second))}
 	return request, nil
 }
@@ -104,19 +108,24 @@ func isOwnAudience(issuer *authn.Issuer, audiences []string) bool {
 	return len(audiences) == 1 && len(own) > 0 && audiences[0] == own[0]
 }
 
-func checkTokenRequest(request *authenticationv1.TokenRequest, r *call.Request) error {
-	kind := schema.GroupKind{Group: authenticationv1.GroupName, Kind: "TokenRequest"}
+var tokenRequestKind = schema.GroupKind{Group: authenticationv1.GroupName, Kind: "TokenRequest"}
+
+func checkTokenRequestName(request *authenticationv1.TokenRequest, r *call.Request) error {
 	if request.Name != "" && request.Name != r.Name {
-		return apierrors.NewInvalid(kind, r.Name, field.ErrorList{
+		return apierrors.NewInvalid(tokenRequestKind, r.Name, field.ErrorList{
 			field.Invalid(field.NewPath("metadata").Child("name"), request.Name, "must match the service account name if specified"),
 		})
 	}
-	path := field.NewPath("spec", "expirationSeconds")
+	return nil
+}
+
+func checkTokenRequest(request *authenticationv1.TokenRequest) error {
+	at := field.NewPath("spec", "expirationSeconds")
 	switch seconds := *request.Spec.ExpirationSeconds; {
 	case seconds < tokenMinSeconds:
-		return apierrors.NewInvalid(kind, "", field.ErrorList{field.Invalid(path, seconds, "may not specify a duration less than 10 minutes")})
+		return apierrors.NewInvalid(tokenRequestKind, "", field.ErrorList{field.Invalid(at, seconds, "may not specify a duration less than 10 minutes")})
 	case seconds > tokenMaxSeconds:
-		return apierrors.NewInvalid(kind, "", field.ErrorList{field.Invalid(path, seconds, "may not specify a duration larger than 2^32 seconds")})
+		return apierrors.NewInvalid(tokenRequestKind, "", field.ErrorList{field.Invalid(at, seconds, "may not specify a duration larger than 2^32 seconds")})
 	}
 	return nil
 }
@@ -142,6 +151,9 @@ func (t *tokens) bind(ctx context.Context, b *authn.Bound, account *corev1.Servi
 	}
 	if ref.Name == "" {
 		return apierrors.NewBadRequest("Name parameter required.")
+	}
+	if bad := path.IsValidPathSegmentName(ref.Name); len(bad) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", ref.Name, strings.Join(bad, ";")))
 	}
 	o, err := t.reader.Get(ctx, kind, namespace, ref.Name)
 	if err != nil {
