@@ -44,7 +44,7 @@ func newAggregated(s *Server) *aggregated {
 
 // figures adds those of other servers to a set, and returns what counts them.
 func (a *aggregated) figures(set *measure.Set) (unavailable func(name, reason string), failed func(error)) {
-	set.Read("aggregator_unavailable_apiservice", "[ALPHA] A gauge of APIServices which are marked as unavailable broken down by APIService name.", []string{"name"},
+	set.Read("aggregator_unavailable_apiservice", "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.", []string{"name"},
 		func(tell func(float64, ...string)) {
 			s := a.server.registry(extension.APIServices.Kind).cache.Newest()
 			if s == nil {

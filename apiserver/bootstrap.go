@@ -50,7 +50,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	err := s.bootstrapAll(ctx, others)
 	wg.Wait()
 	if err == nil && s.registry(networking.IPAddresses.Kind) != nil && s.registry(core.Services.Kind) != nil {
-		s.repairs = hooks.NewRepairs(s.objects(), s.sharedKeys(), s.cfg.NodePorts)
+		s.repairs = hooks.NewRepairs(s.objects(), s.sharedKeys(), s.cfg.NodePorts, s.metrics.services)
 		err = s.repairs.Once(ctx, time.Now())
 	}
 	return errors.Join(err, policy, flows, s.bootstrapAll(ctx, s.cfg.Bootstrap))
@@ -236,7 +236,7 @@ func (s *Server) sharedKeys() hooks.Keys {
 func (s *Server) builtinHooks() []hooks.Hook {
 	objects := s.objects()
 	all := []hooks.Hook{
-		hooks.Service(objects, s.sharedKeys(), s.serviceRanges(), s.cfg.NodePorts),
+		hooks.Service(objects, s.sharedKeys(), s.serviceRanges(), s.cfg.NodePorts, s.metrics.services),
 		hooks.Binding(objects), hooks.Eviction(objects), hooks.EphemeralContainers(), hooks.Resize(), hooks.Finalize(),
 		hooks.Approval(), s.componentStatus(),
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -48,7 +49,9 @@ func (s *Server) withImpersonation(next http.Handler) http.Handler {
 			return
 		}
 		sc := scopeOf(r)
+		began := time.Now()
 		mode, err := s.mayImpersonate(r.Context(), sc, as, groups)
+		s.metrics.impersonation.all.count(mode, err, time.Since(began))
 		if err != nil {
 			writeForbidden(w, r, err)
 			return
@@ -143,7 +146,7 @@ func impersonationModes(user, as *call.Identity, groups []string) []string {
 func (s *Server) mayConstrained(ctx context.Context, sc *scope, mode string, as *call.Identity, groups []string) error {
 	on := sc.info.attributes()
 	on.User, on.Verb = sc.user, "impersonate-on:"+mode+":"+on.Verb
-	if err := s.authorize(ctx, on); err != nil {
+	if err := s.mayActAs(ctx, on, mode); err != nil {
 		return err
 	}
 	return s.mayBe(ctx, sc.user, "impersonate:"+mode, as, groups, mode)
@@ -189,11 +192,19 @@ func (s *Server) mayBe(ctx context.Context, user *call.Identity, verb string, as
 				return err
 			}
 		}
-		if err := s.authorize(ctx, a); err != nil {
+		if err := s.mayActAs(ctx, a, mode); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mayActAs asks for one right of impersonation, and counts that.
+func (s *Server) mayActAs(ctx context.Context, a *authz.Attributes, mode string) error {
+	began := time.Now()
+	err := s.authorize(ctx, a)
+	s.metrics.impersonation.checks.countIn(modeName(mode), err, time.Since(began))
+	return err
 }
 
 // neverConstrained refuses what constrained impersonation cannot give.

@@ -17,6 +17,7 @@ import (
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/hooks"
 	"knarr.dev/apiserver/measure"
 )
 
@@ -44,6 +45,8 @@ type metrics struct {
 	admission, plugins *measure.Family[measure.Histogram]
 	queued             [2]*measure.Gauge // requests that wait for their turn: those that read, those that write
 	lists              listMetrics
+	services           *hooks.Figures
+	impersonation      impersonationMetrics
 
 	watchEvents, initEvents *measure.Family[measure.Counter]
 	watchSizes              *measure.Family[measure.Histogram]
@@ -108,6 +111,8 @@ func newMetrics(s *Server) *metrics {
 	m.lists = newListMetrics(set, "cache", "watch cache")
 	s.storageMetrics(set)
 	s.serviceMetrics(set)
+	m.services = hooks.NewFigures(set)
+	m.impersonation = newImpersonationMetrics(set, decisions)
 	return m
 }
 

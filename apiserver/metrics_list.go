@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	apf "knarr.dev/apiserver/flowcontrol"
 	"knarr.dev/apiserver/measure"
 )
 
@@ -93,8 +94,7 @@ func (r *registry) freshened(began time.Time, err error) {
 
 // queue is where a request counts while it waits for its turn.
 func (m *metrics) queue(verb string) *measure.Gauge {
-	switch verb {
-	case "get", "list", "watch", "head":
+	if apf.Reads(verb) {
 		return m.queued[0]
 	}
 	return m.queued[1]

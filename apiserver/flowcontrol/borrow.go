@@ -76,7 +76,7 @@ func (c *Controller) adjust() {
 func (c *Controller) allocate() {
 	var wishes []wish
 	var takers []*level
-	total := 0
+	total, places := 0, 0
 	for _, name := range slices.Sorted(maps.Keys(c.levels)) {
 		l := c.levels[name]
 		l.mu.Lock()
@@ -90,11 +90,17 @@ func (c *Controller) allocate() {
 			takers = append(takers, l)
 		}
 		total += l.nominal
+		if l.queues && !l.quiescing {
+			places += l.count * l.longest
+		}
 		l.mu.Unlock()
 	}
 	fair, given := share(float64(total), wishes)
 	c.fair = fair
 	now := c.now()
+	for i := range c.kinds {
+		c.kinds[i].resize(now, total, places)
+	}
 	for i, l := range takers {
 		l.mu.Lock()
 		l.advance(now)

@@ -51,6 +51,7 @@ type Controller struct {
 	bounds bounds
 	table  atomic.Pointer[table]
 	spare  sync.Pool // of *Ticket
+	kinds  [2]traffic
 
 	mu     sync.Mutex
 	levels map[string]*level // those that wind up too
@@ -62,6 +63,9 @@ type Controller struct {
 func New(seats int) *Controller {
 	c := &Controller{seats: seats, base: time.Now(), bounds: newBounds(), levels: map[string]*level{}}
 	c.spare.New = func() any { return &Ticket{ready: make(chan struct{}, 1)} }
+	for i := range c.kinds {
+		c.kinds[i].init(c.bounds)
+	}
 	c.Configure(nil, nil)
 	return c
 }
@@ -116,10 +120,14 @@ func (c *Controller) Admit(ctx context.Context, s *Schema, r *Request, w Work, p
 	t := c.spare.Get().(*Ticket)
 	flow, hash := s.flow(r)
 	*t = Ticket{controller: c, level: s.level, stats: s.stats, request: *r, work: w, flow: flow, queue: -1, ready: t.ready}
-	switch s.level.arrive(c.now(), t, hash) {
+	now, kind := c.now(), c.traffic(r.Verb)
+	switch s.level.arrive(now, t, hash) {
 	case executing:
+		kind.change(now, carriedOut, 1)
 		return t, nil
 	case waiting:
+		kind.change(now, waitsForTurn, 1)
+		defer func() { kind.change(c.now(), waitsForTurn, -1) }()
 		if r.Queue != nil {
 			r.Queue.Add(1)
 			defer r.Queue.Add(-1)
@@ -137,6 +145,7 @@ func (c *Controller) await(ctx context.Context, t *Ticket, patience time.Duratio
 	var err error
 	select {
 	case <-t.ready:
+		c.traffic(t.request.Verb).change(c.now(), carriedOut, 1)
 		return t, nil
 	case <-timer.C:
 		err = ErrRefused
@@ -148,6 +157,7 @@ func (c *Controller) await(ctx context.Context, t *Ticket, patience time.Duratio
 	}
 	if !t.level.leave(c.now(), t) {
 		<-t.ready // it was dispatched just now
+		c.traffic(t.request.Verb).change(c.now(), carriedOut, 1)
 		if ctx.Err() == nil {
 			return t, nil
 		}
@@ -164,7 +174,9 @@ func (t *Ticket) Waited() time.Duration { return t.started - t.arrived }
 // Done gives the seats back, or all but the final ones, which follow after the extra time of the estimate.
 func (t *Ticket) Done() {
 	c := t.controller
-	if !t.level.finish(c.now(), t) {
+	now := c.now()
+	c.traffic(t.request.Verb).change(now, carriedOut, -1)
+	if !t.level.finish(now, t) {
 		c.free(t)
 		return
 	}

@@ -52,6 +52,7 @@ type level struct {
 	dispatched, rejected, cancelled        uint64
 	demand                                 demand
 	use                                    utilization
+	turns                                  turns
 	stats                                  map[string]*stats
 }
 
@@ -128,6 +129,9 @@ func (l *level) arrive(now time.Duration, t *Ticket, flow uint64) state {
 	if l.waiting == 0 && l.fits(t) {
 		l.activate(now, q)
 		t.queue = int32(i)
+		var heads heads
+		heads.see(q, true)
+		l.turns.serve(q, l.r, heads)
 		l.start(now, t)
 		t.stats.waited(true, 0)
 		return executing
@@ -206,7 +210,7 @@ func (l *level) fits(t *Ticket) bool {
 // dispatch starts waiting requests as long as the next one fits.
 func (l *level) dispatch(now time.Duration) {
 	for l.waiting > 0 {
-		at := l.pick(now)
+		at, heads := l.pick(now)
 		i := l.backlog[at]
 		q := &l.queue[i]
 		t := q.first
@@ -216,6 +220,7 @@ func (l *level) dispatch(now time.Duration) {
 		}
 		l.unqueue(t, at)
 		l.last = int(i)
+		l.turns.serve(q, l.r, heads)
 		l.start(now, t)
 		t.stats.waited(true, now-t.arrived)
 		t.ready <- struct{}{}
@@ -229,10 +234,12 @@ func (q *queue) beyond(now time.Duration) float64 {
 
 // pick returns the index in the backlog of the queue whose next request ends first in virtual time, next after the last one
 // in order if there are several.
-func (l *level) pick(now time.Duration) int {
-	best, bestEnd, bestTurn := -1, 0.0, 0
+func (l *level) pick(now time.Duration) (best int, heads heads) {
+	bestEnd, bestTurn := 0.0, 0
+	best = -1
 	for at, i := range l.backlog {
 		q := &l.queue[i]
+		heads.see(q, at == 0)
 		end := q.next + q.beyond(now) + q.first.work.guess()
 		turn := int(i) - l.last - 1
 		if turn < 0 {
@@ -242,7 +249,7 @@ func (l *level) pick(now time.Duration) int {
 			best, bestEnd, bestTurn = at, end, turn
 		}
 	}
-	return best
+	return best, heads
 }
 
 // unqueue takes a request out of its queue; at is the index of the queue in the backlog.

@@ -53,6 +53,11 @@ func (c *Controller) Collector() prometheus.Collector {
 		demand:     l("demand_seats", "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)"),
 		seatUse:    d("priority_level_seat_utilization", "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)", "phase", levelLabel),
 		requestUse: d("priority_level_request_utilization", "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)", "phase", levelLabel),
+		reached:    l("dispatch_r", "[ALPHA] R(time of last dispatch)"),
+		served:     l("latest_s", "[ALPHA] S(most recently dispatched request)"),
+		next:       d("next_s_bounds", "[ALPHA] min and max, over queues, of S(oldest waiting request in queue)", "bound", levelLabel),
+		discounted: d("next_discounted_s_bounds", "[ALPHA] min and max, over queues, of S(oldest waiting request in queue) - estimated work in progress", "bound", levelLabel),
+		kinds:      d("read_vs_write_current_requests", "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution", "phase", "request_kind"),
 		fair:       d("seat_fair_frac", "[ALPHA] Fair fraction of server's concurrency to allocate to each priority level that can use it"),
 	}
 }
@@ -64,7 +69,8 @@ type collector struct {
 	waits, runs, length, estimated, watchers                         *prometheus.Desc
 	limit, nominal, least, most, r                                   *prometheus.Desc
 	average, deviation, highest, smoothed, target                    *prometheus.Desc
-	demand, seatUse, requestUse, fair                                *prometheus.Desc
+	demand, seatUse, requestUse, fair, kinds                         *prometheus.Desc
+	reached, served, next, discounted                                *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
@@ -80,6 +86,9 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 		out = m.level(out, c.levels[name], c)
 	}
 	out = append(out, prometheus.MustNewConstMetric(m.fair, prometheus.GaugeValue, c.fair))
+	for i, name := range []string{"readOnly", "mutating"} {
+		out = m.kind(out, &c.kinds[i], c, name)
+	}
 	for _, metric := range out {
 		ch <- metric
 	}
@@ -102,12 +111,27 @@ func (m *collector) level(out []prometheus.Metric, l *level, c *Controller) []pr
 	}
 	out = append(out, l.use.demand.metric(m.demand, l.name), l.use.seats.metric(m.seatUse, "executing", l.name),
 		l.use.executing.metric(m.requestUse, "executing", l.name), l.use.waiting.metric(m.requestUse, "waiting", l.name))
+	if t := &l.turns; t.served {
+		gauge(m.reached, t.r, l.name)
+		gauge(m.served, t.s, l.name)
+		for i, bound := range []string{"min", "max"} {
+			gauge(m.next, t.next[i], bound, l.name)
+			gauge(m.discounted, t.discounted[i], bound, l.name)
+		}
+	}
 	for name, s := range l.stats {
 		if s.used() {
 			out = m.schema(out, s, l.name, name)
 		}
 	}
 	return out
+}
+
+func (m *collector) kind(out []prometheus.Metric, t *traffic, c *Controller, name string) []prometheus.Metric {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.advance(c.now())
+	return append(out, t.use[carriedOut].metric(m.kinds, "executing", name), t.use[waitsForTurn].metric(m.kinds, "waiting", name))
 }
 
 func (m *collector) schema(out []prometheus.Metric, s *stats, level, name string) []prometheus.Metric {

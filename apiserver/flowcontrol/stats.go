@@ -20,7 +20,7 @@ func (r reason) String() string {
 }
 
 // bounds are the bounds of the buckets of histograms, which are those of Kubernetes.
-type bounds struct{ seconds, lengths, seats, watchers, demand, requests, use []float64 }
+type bounds struct{ seconds, lengths, seats, watchers, demand, requests, use, kinds []float64 }
 
 func newBounds() bounds {
 	return bounds{
@@ -31,6 +31,7 @@ func newBounds() bounds {
 		demand:   []float64{0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.7, 2, 2.8, 4, 6},
 		requests: []float64{0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1},
 		use:      []float64{0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1},
+		kinds:    []float64{0, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1},
 	}
 }
 

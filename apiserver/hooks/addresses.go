@@ -123,9 +123,9 @@ type Repairs struct {
 	leaks    map[int]int
 }
 
-// NewRepairs returns the repairs of what Service with the same keys and ports allocates.
-func NewRepairs(store Store, keys Keys, ports [2]int) *Repairs {
-	r := &Repairs{services: services{store: store}, leaks: map[int]int{}}
+// NewRepairs returns the repairs of what Service with the same keys, ports and figures allocates.
+func NewRepairs(store Store, keys Keys, ports [2]int, figures *Figures) *Repairs {
+	r := &Repairs{services: services{store: store, figures: figures}, leaks: map[int]int{}}
 	if keys != nil {
 		r.services.shared = &sharedPorts{keys: keys, ports: ports}
 	}
@@ -137,7 +137,9 @@ func (r *Repairs) Once(ctx context.Context, now time.Time) error {
 	if err := r.services.repairAddresses(ctx, now); err != nil || r.services.shared == nil {
 		return err
 	}
-	return r.services.shared.repair(ctx, r.services.store, r.leaks)
+	err := r.services.shared.repair(ctx, r.services.store, r.leaks)
+	r.services.figures.portsRepaired(err)
+	return err
 }
 
 // Run repairs again and again until ctx ends; problems gets errors, after which it goes on.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -31,7 +32,8 @@ type services struct {
 	cidrs []netip.Prefix // one, or one of each family; the first is that of Services that do not say
 	ports [2]int
 	// shared are the node ports that other servers know of; nil if there are none.
-	shared *sharedPorts
+	shared  *sharedPorts
+	figures *Figures
 
 	mu       sync.Mutex
 	reserved map[any]bool // netip.Addr or nodePort
@@ -47,9 +49,9 @@ type port struct {
 }
 
 // Service returns the hook of Services. Addresses come from cidrs, one range or one of each family: the first one's first address is for
-// default/kubernetes, and its family is the one of Services that name none. Node ports come from ports, both ends included. Servers that share a store agree on node ports with keys, which is nil for one alone.
-func Service(store Store, keys Keys, cidrs []netip.Prefix, ports [2]int) Hook {
-	s := &services{store: store, ports: ports, reserved: map[any]bool{}}
+// default/kubernetes, and its family is the one of Services that name none. Node ports come from ports, both ends included. Servers that share a store agree on node ports with keys, which is nil for one alone. Figures may be nil.
+func Service(store Store, keys Keys, cidrs []netip.Prefix, ports [2]int, figures *Figures) Hook {
+	s := &services{store: store, ports: ports, figures: figures, reserved: map[any]bool{}}
 	for _, p := range cidrs {
 		s.cidrs = append(s.cidrs, p.Masked())
 	}
@@ -76,8 +78,9 @@ type allocation struct {
 	chosen  []netip.Addr // the addresses that were taken for this request and are to be held
 	anyFree bool         // whether another address would do as well for one of them
 
-	asked map[port]bool // the node ports that the Service names
-	dry   int32         // how many ports a dry run chose
+	static map[any]bool  // what the Service asks for by name and gets
+	asked  map[port]bool // the node ports that the Service names
+	dry    int32         // how many ports a dry run chose
 }
 
 func (s *services) create(ctx context.Context, r *admission.Request) error {
@@ -98,20 +101,27 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 	if old != nil {
 		r.Finally(func() { s.releaseUnused(ctx, old) })
 	}
+	began := time.Now()
 	took := taken{} // the ports of earlier attempts
 	ip, ips := service.Spec.ClusterIP, service.Spec.ClusterIPs
 	for attempt := 1; ; attempt++ {
-		a := &allocation{s: s, request: r, taken: taken{}, own: maps.Clone(took), mine: taken{}, asked: map[port]bool{}, service: service}
-		if err := s.allocateLocked(ctx, a, old); err != nil || len(a.chosen) == 0 || r.DryRun {
+		a := &allocation{s: s, request: r, taken: taken{}, own: maps.Clone(took), mine: taken{}, static: map[any]bool{}, asked: map[port]bool{}, service: service}
+		if err := s.allocateLocked(ctx, a, old); err != nil || r.DryRun {
 			return err
+		}
+		a.countPorts()
+		if len(a.chosen) == 0 {
+			return nil
 		}
 		lost, err := a.hold(ctx)
 		switch {
 		case err != nil:
 			return err
 		case !lost.IsValid():
+			a.countAddresses(time.Since(began))
 			return nil
 		case !a.anyFree || attempt == addressAttempts:
+			s.figures.noAddress(a.rangeOf(lost), a.static[lost])
 			return a.invalid(field.NewPath("spec", "clusterIPs"), service.Spec.ClusterIPs,
 				fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", lost))
 		}
@@ -122,6 +132,40 @@ func (s *services) allocate(ctx context.Context, r *admission.Request, service, 
 			}
 		}
 	}
+}
+
+// countAddresses counts the addresses that the Service got.
+func (a *allocation) countAddresses(took time.Duration) {
+	for _, addr := range a.chosen {
+		a.s.figures.address(a.rangeOf(addr), a.static[addr], took)
+	}
+}
+
+// countPorts counts the node ports that the Service got.
+func (a *allocation) countPorts() {
+	var n [2]int // chosen, named
+	for what := range a.mine {
+		if _, ok := what.(nodePort); !ok || a.own[what] {
+			continue
+		}
+		if a.static[what] {
+			n[1]++
+		} else {
+			n[0]++
+		}
+	}
+	a.s.figures.gotPorts(false, n[0])
+	a.s.figures.gotPorts(true, n[1])
+}
+
+// rangeOf is the range that an address belongs to.
+func (a *allocation) rangeOf(addr netip.Addr) netip.Prefix {
+	for _, p := range a.ranges {
+		if p.Contains(addr) {
+			return p
+		}
+	}
+	return netip.Prefix{}
 }
 
 // hold holds the addresses that were taken, all or none; lost is one that somebody else holds.
@@ -268,6 +312,11 @@ func (a *allocation) addresses(old *corev1.Service) error {
 		if i >= len(ips) {
 			addr, ok := a.choose(f)
 			if !ok {
+				for _, p := range a.ranges {
+					if familyOf(p.Addr()) == f {
+						a.s.figures.noAddress(p, false)
+					}
+				}
 				return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
 			}
 			a.reserve(addr)
@@ -302,12 +351,14 @@ func (a *allocation) named(text string, f corev1.IPFamily) error {
 	case within < 0:
 		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: the provided network does not match the current range", addr))
 	case !usable(a.ranges[within], addr):
+		a.s.figures.noAddress(a.ranges[within], true)
 		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: "+outside, addr, addr, a.ranges[within]))
 	case a.request.DryRun:
 	case !a.free(addr):
+		a.s.figures.noAddress(a.ranges[within], true)
 		return a.invalid(path, ips, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", addr))
 	default:
-		a.chosen = append(a.chosen, addr)
+		a.chosen, a.static[addr] = append(a.chosen, addr), true
 	}
 	a.reserve(addr)
 	return nil
@@ -396,6 +447,7 @@ func (a *allocation) nodePorts() error {
 			port, ok = a.choosePort()
 		}
 		if !ok {
+			a.s.figures.noPort(false)
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: range is full"))
 		}
 		p.NodePort = port
@@ -409,6 +461,7 @@ func (a *allocation) nodePorts() error {
 	}
 	port, ok := a.choosePort()
 	if !ok {
+		a.s.figures.noPort(false)
 		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a healthCheckNodePort: range is full"))
 	}
 	spec.HealthCheckNodePort = port
@@ -429,11 +482,14 @@ func (a *allocation) portAsked(protocol corev1.Protocol, number int32, path *fie
 		return nil
 	}
 	if int(number) < a.s.ports[0] || int(number) > a.s.ports[1] {
+		a.s.figures.noPort(true)
 		return a.invalid(path, number, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", a.s.ports[0], a.s.ports[1]))
 	}
 	if !a.free(what) {
+		a.s.figures.noPort(true)
 		return a.invalid(path, number, "provided port is already allocated")
 	}
+	a.static[what] = true
 	a.reserve(what)
 	return nil
 }
