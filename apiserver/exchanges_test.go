@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -73,14 +72,7 @@ func (o observer) exchange(t *testing.T, e *exchange) {
 	}
 	w := httptest.NewRecorder()
 	o.handler.ServeHTTP(w, r)
-	var warnings []string
-	for _, h := range w.Header().Values("Warning") {
-		text, err := strconv.Unquote(strings.TrimPrefix(h, "299 - "))
-		if err != nil {
-			t.Fatalf("warning %s: %v", h, err)
-		}
-		warnings = append(warnings, text)
-	}
+	warnings := warningsOf(t, w)
 	got := varying.Replace(w.Body.String())
 	if w.Code != e.Code || len(warnings)+len(e.Warnings) > 0 && !reflect.DeepEqual(warnings, e.Warnings) {
 		t.Errorf("%s %s\ngot %d, warnings %q: %s\nwant %d, warnings %q", e.Do, e.Body, w.Code, warnings, got, e.Code, e.Warnings)

@@ -6,9 +6,7 @@ package apiserver_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,13 +17,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"knarr.dev/api"
 	"knarr.dev/apiserver"
 	"knarr.dev/apiserver/admission"
-	"knarr.dev/apiserver/authn"
-	"knarr.dev/store/pebble"
 )
 
 // observed is one line of testdata/observed: the head of a series of requests, or one of them and what Kubernetes v1.36
@@ -75,35 +68,14 @@ func TestObserved(t *testing.T) {
 // startAdmitting is start with all steps of admission.
 func startAdmitting(t *testing.T, change ...func(*apiserver.Config)) *apiserver.Server {
 	t.Helper()
-	st, err := pebble.Open("store", pebble.Options{FS: vfs.NewMem()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := apiserver.Config{
-		Store: st, Kinds: api.Kinds(), Log: slog.New(slog.DiscardHandler), Authenticators: []authn.Authenticator{admin{}},
-		Steps: func(r admission.Reader, w admission.Writer) []admission.Step {
+	return startWith(t, func(config *apiserver.Config) {
+		config.Steps = func(r admission.Reader, w admission.Writer) []admission.Step {
 			return admission.Steps(r, w, admission.Config{})
-		},
-	}
-	for _, c := range change {
-		c(&config)
-	}
-	s, err := apiserver.New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
 		}
-		_ = st.Close()
+		for _, c := range change {
+			c(config)
+		}
 	})
-	<-s.Ready()
-	return s
 }
 
 type observer struct{ handler http.Handler }
@@ -129,14 +101,21 @@ func (o observer) send(t *testing.T, method, path string, body any, accept ...st
 	if err := json.Unmarshal(w.Body.Bytes(), &out.body); err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
+	out.warnings = warningsOf(t, w)
+	return out
+}
+
+// warningsOf are the texts of the warnings of an answer.
+func warningsOf(t *testing.T, w *httptest.ResponseRecorder) (texts []string) {
+	t.Helper()
 	for _, h := range w.Header().Values("Warning") {
 		text, err := strconv.Unquote(strings.TrimPrefix(h, "299 - "))
 		if err != nil {
 			t.Fatalf("warning %s: %v", h, err)
 		}
-		out.warnings = append(out.warnings, text)
+		texts = append(texts, text)
 	}
-	return out
+	return texts
 }
 
 // remove deletes an object at once.

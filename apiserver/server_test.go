@@ -58,6 +58,18 @@ func startWith(t testing.TB, change func(*apiserver.Config)) *apiserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Errorf("close store: %v", err)
+		}
+	})
+	run(t, s)
+	return s
+}
+
+// run runs a server until the test ends, and returns when it is ready.
+func run(t testing.TB, s *apiserver.Server) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -66,9 +78,6 @@ func startWith(t testing.TB, change func(*apiserver.Config)) *apiserver.Server {
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if err := st.Close(); err != nil {
-			t.Errorf("close store: %v", err)
-		}
 	})
 	select {
 	case <-s.Ready():
@@ -76,7 +85,6 @@ func startWith(t testing.TB, change func(*apiserver.Config)) *apiserver.Server {
 		done <- nil
 		t.Fatalf("Run ended early: %v", err)
 	}
-	return s
 }
 
 func local(s *apiserver.Server) call.Transport {

@@ -4,7 +4,6 @@
 package apiserver_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -39,16 +38,7 @@ func startShared(t *testing.T, n int) (all []observer) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		t.Cleanup(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		})
-		<-s.Ready()
+		run(t, s)
 		all = append(all, observer{handler: s.Handler()})
 	}
 	return all

@@ -134,11 +134,11 @@ func (t *transport) doTraced(ctx context.Context, q *call.Request) (result *call
 		isResource: true, group: q.Kind.Group, version: q.Kind.Version, resource: q.Kind.Resource,
 		namespace: q.Namespace, name: q.Name, subresource: q.Subresource,
 	}
-	ctx, span := t.server.cfg.Tracer.Local(ctx, methodOf(q.Verb)+" "+routeOf(&i))
+	ctx, span := t.server.cfg.Tracer.Local(ctx, call.Method(q.Verb)+" "+routeOf(&i))
 	if !span.Recording() {
 		return t.measured(ctx, q)
 	}
-	span.Set(attribute.String("http.request.method", methodOf(q.Verb)), attribute.String("url.path", pathOf(q)), attribute.String("user_agent.original", "knarr"))
+	span.Set(attribute.String("http.request.method", call.Method(q.Verb)), attribute.String("url.path", pathOf(q)), attribute.String("user_agent.original", "knarr"))
 	defer func() {
 		code := http.StatusOK
 		switch {
@@ -154,21 +154,6 @@ func (t *transport) doTraced(ctx context.Context, q *call.Request) (result *call
 	inner, action := t.server.cfg.Tracer.Start(ctx, actionOf(q.Verb))
 	defer action.End()
 	return t.measured(inner, q)
-}
-
-// methodOf is the method of HTTP that a verb is asked for with.
-func methodOf(verb string) string {
-	switch verb {
-	case "create":
-		return http.MethodPost
-	case "update":
-		return http.MethodPut
-	case "patch":
-		return http.MethodPatch
-	case "delete", "deletecollection":
-		return http.MethodDelete
-	}
-	return http.MethodGet
 }
 
 // actionOf is what spans call a verb.

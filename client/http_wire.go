@@ -41,25 +41,9 @@ type wireRequest struct {
 	request                     *call.Request
 }
 
-func methodOf(verb string) string {
-	switch verb {
-	case "get", "list", "watch":
-		return http.MethodGet
-	case "create":
-		return http.MethodPost
-	case "update":
-		return http.MethodPut
-	case "patch":
-		return http.MethodPatch
-	case "delete", "deletecollection":
-		return http.MethodDelete
-	}
-	return ""
-}
-
 // encode makes the HTTP request of a call.
 func (h *HTTP) encode(q *call.Request) (*wireRequest, error) {
-	w := &wireRequest{method: methodOf(q.Verb), accept: codec.JSON, request: q}
+	w := &wireRequest{method: call.Method(q.Verb), accept: codec.JSON, request: q}
 	if w.method == "" {
 		return nil, apierrors.NewMethodNotSupported(q.Kind.GroupResource(), q.Verb)
 	}
@@ -369,12 +353,7 @@ func (s *httpStream) Next(ctx context.Context) (watch.Event, error) {
 	}
 	select {
 	case item, ok := <-s.events:
-		switch {
-		case !ok:
-			s.ended = io.EOF
-		case item.err != nil:
-			s.ended = item.err
-		default:
+		if s.takes(item, ok) {
 			return item.event, nil
 		}
 		return watch.Event{}, s.ended
@@ -389,17 +368,21 @@ func (s *httpStream) Next(ctx context.Context) (watch.Event, error) {
 func (s *httpStream) more() (watch.Event, bool) {
 	select {
 	case item, ok := <-s.events:
-		switch {
-		case !ok:
-			s.ended = io.EOF
-		case item.err != nil:
-			s.ended = item.err
-		default:
-			return item.event, true
-		}
+		return item.event, s.takes(item, ok)
 	default:
 	}
 	return watch.Event{}, false
+}
+
+// takes says whether what was received is an event; otherwise the stream has ended.
+func (s *httpStream) takes(item watchItem, received bool) bool {
+	switch {
+	case !received:
+		s.ended = io.EOF
+	case item.err != nil:
+		s.ended = item.err
+	}
+	return s.ended == nil
 }
 
 // Close implements call.Stream.

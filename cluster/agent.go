@@ -32,6 +32,9 @@ import (
 	"knarr.dev/proxy"
 )
 
+// DefaultEvictionHard is the default of EvictionHard of Config and AgentConfig.
+const DefaultEvictionHard = node.DefaultEvictionHard
+
 // AgentConfig says which cluster this machine joins, and as what. Only Server and Token must be given, and neither on a machine that
 // has joined before.
 type AgentConfig struct {
@@ -53,8 +56,8 @@ type AgentConfig struct {
 	KubeletPort int `yaml:"kubeletPort"`
 	// KeepPods leaves containers running when the process stops; the next start adopts them.
 	KeepPods bool `yaml:"keepPods"`
-	// EvictionHard is what must be left of memory and disk: a node with less reports pressure and gets no new pods. Default
-	// memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%.
+	// EvictionHard is what must be left of memory and disk: a node with less reports pressure and gets no new pods. Default:
+	// DefaultEvictionHard.
 	EvictionHard string `yaml:"evictionHard"`
 	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
 	LogLevel string `yaml:"logLevel"`

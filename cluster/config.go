@@ -75,8 +75,8 @@ type Config struct {
 	ContainerRuntimeEndpoint string `yaml:"containerRuntimeEndpoint"`
 	// KeepPods leaves containers running when the process stops; the next start adopts them.
 	KeepPods bool `yaml:"keepPods"`
-	// EvictionHard is what must be left of memory and disk: a node with less reports pressure and gets no new pods. Default
-	// memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%.
+	// EvictionHard is what must be left of memory and disk: a node with less reports pressure and gets no new pods. Default:
+	// DefaultEvictionHard.
 	EvictionHard string `yaml:"evictionHard"`
 	// LogLevel is how much the program says of itself: debug, info, warn or error. Default warn.
 	LogLevel string `yaml:"logLevel"`

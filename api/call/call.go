@@ -9,8 +9,10 @@ package call
 
 import (
 	"context"
+	"net/http"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,6 +28,35 @@ type Identity struct {
 	UID    string
 	Groups []string
 	Extra  map[string][]string
+}
+
+// UserInfo is the identity as reviews and audit events have it. It shares groups and values with i.
+func (i *Identity) UserInfo() authenticationv1.UserInfo {
+	info := authenticationv1.UserInfo{Username: i.Name, UID: i.UID, Groups: i.Groups}
+	for key, values := range i.Extra {
+		if info.Extra == nil {
+			info.Extra = map[string]authenticationv1.ExtraValue{}
+		}
+		info.Extra[key] = values
+	}
+	return info
+}
+
+// Method is the method of HTTP that a verb is asked for with; empty for what is no verb.
+func Method(verb string) string {
+	switch verb {
+	case "get", "list", "watch":
+		return http.MethodGet
+	case "create":
+		return http.MethodPost
+	case "update":
+		return http.MethodPut
+	case "patch":
+		return http.MethodPatch
+	case "delete", "deletecollection":
+		return http.MethodDelete
+	}
+	return ""
 }
 
 // Request is one request for a kind's resource. Fields that a verb does not use are zero.

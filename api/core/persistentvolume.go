@@ -64,9 +64,8 @@ var PersistentVolumes = resource.WithList(resource.Define(resource.Definition[co
 
 // DefaultPersistentVolumeSpec fills in what depends on the kind of storage.
 func DefaultPersistentVolumeSpec(s *corev1.PersistentVolumeSpec) {
-	if s.HostPath != nil {
-		setDefault(&s.HostPath.Type, corev1.HostPathUnset)
-	}
+	defaultHostPath(s.HostPath)
+	defaultAzureDisk(s.AzureDisk)
 	if s.ISCSI != nil {
 		orDefault(&s.ISCSI.ISCSIInterface, "default")
 	}
@@ -74,12 +73,6 @@ func DefaultPersistentVolumeSpec(s *corev1.PersistentVolumeSpec) {
 		orDefault(&s.RBD.RBDPool, "rbd")
 		orDefault(&s.RBD.RadosUser, "admin")
 		orDefault(&s.RBD.Keyring, "/etc/ceph/keyring")
-	}
-	if s.AzureDisk != nil {
-		setDefault(&s.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
-		setDefault(&s.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
-		setDefault(&s.AzureDisk.FSType, "ext4")
-		setDefault(&s.AzureDisk.ReadOnly, false)
 	}
 	if s.ScaleIO != nil {
 		orDefault(&s.ScaleIO.StorageMode, "ThinProvisioned")

@@ -215,9 +215,8 @@ func defaultVolume(v *corev1.Volume) {
 		setDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
 		defaultFieldRefs(v.DownwardAPI.Items)
 	}
-	if v.HostPath != nil {
-		setDefault(&v.HostPath.Type, corev1.HostPathUnset)
-	}
+	defaultHostPath(v.HostPath)
+	defaultAzureDisk(v.AzureDisk)
 	if v.ISCSI != nil {
 		orDefault(&v.ISCSI.ISCSIInterface, "default")
 	}
@@ -225,12 +224,6 @@ func defaultVolume(v *corev1.Volume) {
 		orDefault(&v.RBD.RBDPool, "rbd")
 		orDefault(&v.RBD.RadosUser, "admin")
 		orDefault(&v.RBD.Keyring, "/etc/ceph/keyring")
-	}
-	if v.AzureDisk != nil {
-		setDefault(&v.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
-		setDefault(&v.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
-		setDefault(&v.AzureDisk.FSType, "ext4")
-		setDefault(&v.AzureDisk.ReadOnly, false)
 	}
 	if v.ScaleIO != nil {
 		orDefault(&v.ScaleIO.StorageMode, "ThinProvisioned")
@@ -302,4 +295,19 @@ func QOS(s *corev1.PodSpec) corev1.PodQOSClass {
 		return corev1.PodQOSGuaranteed
 	}
 	return corev1.PodQOSBurstable
+}
+
+func defaultHostPath(s *corev1.HostPathVolumeSource) {
+	if s != nil {
+		setDefault(&s.Type, corev1.HostPathUnset)
+	}
+}
+
+func defaultAzureDisk(s *corev1.AzureDiskVolumeSource) {
+	if s != nil {
+		setDefault(&s.CachingMode, corev1.AzureDataDiskCachingReadWrite)
+		setDefault(&s.Kind, corev1.AzureSharedBlobDisk)
+		setDefault(&s.FSType, "ext4")
+		setDefault(&s.ReadOnly, false)
+	}
 }

@@ -310,15 +310,14 @@ func secretName(ref *corev1.LocalObjectReference, at *field.Path) field.ErrorLis
 
 // validateEphemeral checks the claim that a pod makes for itself.
 func validateEphemeral(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) field.ErrorList {
-	meta := at.Child("metadata")
-	problems := apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations"))
-	problems = append(problems, metavalidation.ValidateLabels(t.Labels, meta.Child("labels"))...)
-	problems = append(problems, ValidateTemplateMeta(&t.ObjectMeta, meta)...)
+	problems := ValidateTemplateMeta(&t.ObjectMeta, at.Child("metadata"))
 	return append(problems, ValidateClaimTemplate(&corev1.PersistentVolumeClaim{Spec: t.Spec}, at)...)
 }
 
 // ValidateTemplateMeta allows nothing but labels and annotations for objects that are made later.
-func ValidateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) (problems field.ErrorList) {
+func ValidateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+	problems := apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))
+	problems = append(problems, metavalidation.ValidateLabels(m.Labels, at.Child("labels"))...)
 	for _, f := range []struct {
 		name string
 		set  bool

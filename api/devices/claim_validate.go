@@ -8,9 +8,6 @@ import (
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -65,34 +62,13 @@ func ValidateClaim(c *resourcev1.ResourceClaim, compile Compile) field.ErrorList
 // ValidateTemplate checks a template that is new.
 func ValidateTemplate(t *resourcev1.ResourceClaimTemplate, compile Compile) field.ErrorList {
 	at := field.NewPath("spec")
-	problems := validateTemplateMeta(&t.Spec.ObjectMeta, at.Child("metadata"))
+	problems := core.ValidateTemplateMeta(&t.Spec.ObjectMeta, at.Child("metadata"))
 	return append(problems, validateClaimSpec(&t.Spec.Spec, compile, at.Child("spec"))...)
 }
 
 // ValidateTemplateChange checks an update of a template, of which the spec may not change.
 func ValidateTemplateChange(t, old *resourcev1.ResourceClaimTemplate, compile Compile) field.ErrorList {
 	return append(ValidateTemplate(t, compile), immutableShown(t.Spec, old.Spec, field.NewPath("spec"))...)
-}
-
-// validateTemplateMeta allows labels and annotations alone.
-func validateTemplateMeta(m *metav1.ObjectMeta, at *field.Path) field.ErrorList {
-	problems := apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))
-	problems = append(problems, metavalidation.ValidateLabels(m.Labels, at.Child("labels"))...)
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"name", m.Name != ""}, {"generateName", m.GenerateName != ""}, {"namespace", m.Namespace != ""}, {"selfLink", m.SelfLink != ""},
-		{"uID", m.UID != ""}, {"resourceVersion", m.ResourceVersion != ""}, {"generation", m.Generation != 0},
-		{"creationTimestamp", !m.CreationTimestamp.IsZero()}, {"deletionTimestamp", m.DeletionTimestamp != nil},
-		{"deletionGracePeriodSeconds", m.DeletionGracePeriodSeconds != nil}, {"ownerReferences", m.OwnerReferences != nil},
-		{"finalizers", m.Finalizers != nil}, {"managedFields", m.ManagedFields != nil},
-	} {
-		if f.set {
-			problems = append(problems, field.Forbidden(at.Child(f.name), "cannot be set"))
-		}
-	}
-	return problems
 }
 
 func validateClaimSpec(s *resourcev1.ResourceClaimSpec, compile Compile, at *field.Path) field.ErrorList {

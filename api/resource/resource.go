@@ -13,6 +13,7 @@ package resource
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -288,6 +289,36 @@ func (k *Kind) Shown(meta metav1.ObjectMeta) metav1.ObjectMeta {
 		}
 	}
 	return meta
+}
+
+// ServedVerbs are the verbs of the kind's main resource, in no certain order. The caller owns them.
+func (k *Kind) ServedVerbs() []string {
+	var verbs []string
+	switch {
+	case k.Verbs != nil:
+		verbs = slices.Clone(k.Verbs)
+	case k.Virtual:
+		return []string{"create"}
+	default:
+		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+	}
+	if k.Group == "" && k.Resource == "namespaces" {
+		verbs = slices.DeleteFunc(verbs, func(v string) bool { return v == "deletecollection" })
+	}
+	return verbs
+}
+
+// ServedSubresources are all subresources: the kind's own ones, then status and scale if it has them. The caller owns them.
+func (k *Kind) ServedSubresources() []Subresource {
+	out := slices.Clone(k.Others)
+	objectVerbs := []string{"get", "patch", "update"}
+	if k.Status != nil {
+		out = append(out, Subresource{Name: "status", Kind: k.GroupVersionKind, Verbs: objectVerbs})
+	}
+	if k.Scale != nil {
+		out = append(out, Subresource{Name: "scale", Kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: objectVerbs})
+	}
+	return out
 }
 
 // GroupResource names the resource in errors and rules.

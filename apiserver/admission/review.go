@@ -12,7 +12,6 @@ import (
 
 	reviewv1 "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -146,14 +145,8 @@ func (r *Request) admissionRequest(form *resource.Kind, uid types.UID) *reviewv1
 		UID: uid, Kind: metav1.GroupVersionKind(gvk), Resource: metav1.GroupVersionResource(form.GroupVersionResource()), SubResource: r.Subresource,
 		RequestResource: (*metav1.GroupVersionResource)(pointer(r.served().GroupVersionResource())), RequestSubResource: r.Subresource,
 		RequestKind: (*metav1.GroupVersionKind)(&asked), Name: r.Name, Namespace: r.Namespace, Operation: reviewv1.Operation(r.operation()),
-		UserInfo: authenticationv1.UserInfo{Username: r.User.Name, UID: r.User.UID, Groups: r.User.Groups},
+		UserInfo: r.User.UserInfo(),
 		DryRun:   &dry,
-	}
-	for key, values := range r.User.Extra {
-		if out.UserInfo.Extra == nil {
-			out.UserInfo.Extra = map[string]authenticationv1.ExtraValue{}
-		}
-		out.UserInfo.Extra[key] = values
 	}
 	if r.Kind == core.Namespaces.Kind {
 		out.Namespace = r.Name

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -94,7 +93,7 @@ func (a *Auditor) Begin(r *Request, o Origin) *Record {
 		RequestReceivedTimestamp: metav1.NewMicroTime(o.Received),
 	}}
 	if r.User != nil {
-		rec.event.User = userInfo(r.User)
+		rec.event.User = r.User.UserInfo()
 	}
 	if r.Path == "" {
 		rec.event.ObjectRef = &auditv1.ObjectReference{
@@ -112,17 +111,6 @@ func cut(agent string) string {
 		return agent
 	}
 	return agent[:maxUserAgent] + "...TRUNCATED"
-}
-
-func userInfo(user *call.Identity) authenticationv1.UserInfo {
-	info := authenticationv1.UserInfo{Username: user.Name, UID: user.UID, Groups: user.Groups}
-	for key, values := range user.Extra {
-		if info.Extra == nil {
-			info.Extra = map[string]authenticationv1.ExtraValue{}
-		}
-		info.Extra[key] = values
-	}
-	return info
 }
 
 // Record gathers what is to be said about one request. Its methods may be called on nil.
@@ -189,7 +177,7 @@ func (r *Record) Impersonated(user *call.Identity, constraint string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	info := userInfo(user)
+	info := user.UserInfo()
 	r.event.ImpersonatedUser = &info
 	if constraint != "" {
 		r.event.AuthenticationMetadata = &auditv1.AuthenticationMetadata{ImpersonationConstraint: constraint}

@@ -179,35 +179,20 @@ func (g *groupKinds) entries(version string) []entry {
 	return out
 }
 
+// verbsOf are the verbs of a kind in the order in which clients see them: custom kinds have one of their own.
 func verbsOf(k *resource.Kind) []string {
-	var verbs []string
-	switch {
-	case k.Verbs != nil:
-		verbs = slices.Clone(k.Verbs)
-	case k.Virtual:
-		verbs = []string{"create"}
-	case k.Custom != nil: // in another order than built-in kinds, as clients see it
+	if k.Custom != nil && k.Verbs == nil && !k.Virtual {
 		return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
-	default:
-		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 	}
-	if k.Group == "" && k.Resource == "namespaces" {
-		verbs = slices.DeleteFunc(verbs, func(v string) bool { return v == "deletecollection" })
-	}
+	verbs := k.ServedVerbs()
 	slices.Sort(verbs)
 	return verbs
 }
 
+// subresourcesOf are those of a kind, by name; of custom kinds clients see status first.
 func subresourcesOf(k *resource.Kind) []resource.Subresource {
-	out := slices.Clone(k.Others)
-	objectVerbs := []string{"get", "patch", "update"}
-	if k.Status != nil {
-		out = append(out, resource.Subresource{Name: "status", Kind: k.GroupVersionKind, Verbs: objectVerbs})
-	}
-	if k.Scale != nil {
-		out = append(out, resource.Subresource{Name: "scale", Kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: objectVerbs})
-	}
-	if k.Custom == nil { // of those clients see status first
+	out := k.ServedSubresources()
+	if k.Custom == nil {
 		slices.SortFunc(out, func(a, b resource.Subresource) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return out

@@ -71,7 +71,7 @@ func (v *reviews) self(_ context.Context, user *call.Identity, r *call.Request) 
 		return nil, wrongBody(r)
 	}
 	review.ObjectMeta = metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(v.now().Truncate(time.Second))}
-	review.Status.UserInfo = userInfo(user)
+	review.Status.UserInfo = user.UserInfo()
 	return review, nil
 }
 

@@ -207,7 +207,7 @@ func reviewToken(tokens *authn.Tokens, issuer *authn.Issuer) func(context.Contex
 			return review, nil
 		}
 		review.Status.Authenticated = true
-		review.Status.User = userInfo(withAuthenticated(found.Identity))
+		review.Status.User = withAuthenticated(found.Identity).UserInfo()
 		review.Status.Audiences = found.Audiences
 		if len(found.Audiences) == 0 && issuer != nil {
 			review.Status.Audiences = issuer.Audiences()
@@ -225,15 +225,4 @@ func withAuthenticated(user *call.Identity) *call.Identity {
 	u := *user
 	u.Groups = append(u.Groups[:len(u.Groups):len(u.Groups)], authn.GroupAuthenticated)
 	return &u
-}
-
-func userInfo(user *call.Identity) authenticationv1.UserInfo {
-	info := authenticationv1.UserInfo{Username: user.Name, UID: user.UID, Groups: user.Groups}
-	for key, values := range user.Extra {
-		if info.Extra == nil {
-			info.Extra = map[string]authenticationv1.ExtraValue{}
-		}
-		info.Extra[key] = values
-	}
-	return info
 }

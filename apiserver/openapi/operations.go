@@ -137,7 +137,7 @@ func (p *path) share(more []parameter) {
 
 // resource adds the paths of a kind and of its subresources.
 func (s *surface) resource(k *resource.Kind) {
-	verbs := verbsOf(k)
+	verbs := k.ServedVerbs()
 	collection, all, id := "/"+k.Resource, "", k.Kind
 	if k.Scope == resource.Namespaced {
 		collection, all, id = "/namespaces/{namespace}/"+k.Resource, "/"+k.Resource, "Namespaced"+k.Kind
@@ -158,7 +158,7 @@ func (s *surface) resource(k *resource.Kind) {
 		s.add("/watch"+collection, b.list("watchlist", id+"List"))
 		s.add("/watch"+object, b.named(b.list("watch", id)))
 	}
-	for _, sub := range subresourcesOf(k) {
+	for _, sub := range k.ServedSubresources() {
 		s.subresource(b, object, sub)
 		if k.Group == "" && k.Resource == "pods" && sub.Name == "binding" { // reachable by its old path too
 			old := operations{s: s, kind: k, verbs: sub.Verbs, id: "NamespacedBinding", model: s.models.named(sub.Kind), gvk: sub.Kind, of: "Binding"}

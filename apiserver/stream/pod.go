@@ -92,8 +92,12 @@ func (h *Handler) nodeURL(ctx context.Context, name string) (*url.URL, error) {
 	return nil, fmt.Errorf("no preferred addresses found; known addresses: %v", node.Status.Addresses)
 }
 
-func noHost(p *corev1.Pod) error {
-	return apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
+// hostURL is where the node of a pod is asked.
+func (h *Handler) hostURL(ctx context.Context, p *corev1.Pod) (*url.URL, error) {
+	if p.Spec.NodeName == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
+	}
+	return h.nodeURL(ctx, p.Spec.NodeName)
 }
 
 // command passes exec and attach on to the node.
@@ -107,10 +111,7 @@ func (h *Handler) command(w http.ResponseWriter, r *http.Request, q *call.Reques
 	if err != nil {
 		return err
 	}
-	if p.Spec.NodeName == "" {
-		return noHost(p)
-	}
-	location, err := h.nodeURL(r.Context(), p.Spec.NodeName)
+	location, err := h.hostURL(r.Context(), p)
 	if err != nil {
 		return err
 	}
@@ -129,10 +130,7 @@ func (h *Handler) portForward(w http.ResponseWriter, r *http.Request, q *call.Re
 	if err != nil {
 		return err
 	}
-	if p.Spec.NodeName == "" {
-		return noHost(p)
-	}
-	location, err := h.nodeURL(r.Context(), p.Spec.NodeName)
+	location, err := h.hostURL(r.Context(), p)
 	if err != nil {
 		return err
 	}

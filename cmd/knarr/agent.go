@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"knarr.dev/cluster"
 )
@@ -50,9 +51,14 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&config.NodeIP, "node-ip", "", "IPv4 `ADDRESS` of the node (default the one used towards the server)")
 	f.StringVar(&config.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "`SOCKET` of a running containerd (default: start one)")
 	f.BoolVar(&config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
-	f.StringVar(&config.EvictionHard, "eviction-hard", "", "`THRESHOLDS` of a node: with less left it gets no new pods (default memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%)")
+	evictionFlag(f, &config.EvictionHard)
 	f.StringVar(&config.LogLevel, "log-level", "", "debug, info, warn or error (default warn)")
 	return c
+}
+
+// evictionFlag adds --eviction-hard, which all commands with nodes have.
+func evictionFlag(f *pflag.FlagSet, value *string) {
+	f.StringVar(value, "eviction-hard", "", "`THRESHOLDS` of a node: with less left it gets no new pods (default "+cluster.DefaultEvictionHard+")")
 }
 
 // loadAgent merges a configuration file with the flags, which win.

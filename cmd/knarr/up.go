@@ -159,7 +159,7 @@ func upCommand() *cobra.Command {
 	f.StringArrayVar(&s.config.Images, "image", nil, "image archive `FILE` to import into every node; repeatable")
 	f.StringVar(&s.config.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "`SOCKET` of a running containerd (default: start one)")
 	f.BoolVar(&s.config.KeepPods, "keep-pods", false, "leave containers running at the end; the next start adopts them")
-	f.StringVar(&s.config.EvictionHard, "eviction-hard", "", "`THRESHOLDS` of a node: with less left it gets no new pods (default memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%)")
+	evictionFlag(f, &s.config.EvictionHard)
 	f.StringSliceVar(&s.config.Controllers, "controllers", nil, "control loops: *, NAME or -NAME (default *)")
 	f.BoolVar(&detach, "detach", false, "return when the cluster is ready and leave it running; stop it with knarr down")
 	return c
