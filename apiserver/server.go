@@ -332,6 +332,7 @@ func (s *Server) tidy(ctx context.Context) {
 		case now := <-tick.C:
 			for c := range s.served.Load().stored() {
 				c.Tidy(now)
+				c.Pack(now)
 			}
 		}
 	}

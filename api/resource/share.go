@@ -104,6 +104,13 @@ func appendMessage[T any, P Message[T]](b []byte, m P) ([]byte, bool) {
 	return b, err == nil
 }
 
+// Forget forgets all parts. Objects keep what they have.
+func (s *Shared) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts = nil
+}
+
 func share[V any](s *Shared, kind byte, key func([]byte) ([]byte, bool), v V) V {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -84,7 +84,10 @@ type Cache struct {
 	oldest  int64         // history is complete for revisions greater than this
 	changed chan struct{} // closed at each change
 	epoch   uint64        // counts fresh starts, which end all watchers
-	watcher store.Watcher // nil while none is open
+	// changes is how many objects were not packed, or packed in vain, since the last Pack; changedAt is when the last came.
+	changes   int
+	changedAt time.Time
+	watcher   store.Watcher // nil while none is open
 	// interrupt ends the current call of watcher.Next; waiting is told when all that Next has returned is applied.
 	interrupt context.CancelFunc
 	waiting   []caughtUp
@@ -262,6 +265,7 @@ func (c *Cache) reset(tree *btree.BTreeG[*Entry], revision int64, w store.Watche
 	c.first += uint64(len(c.history))
 	c.tree, c.history, c.times, c.held, c.oldest, c.watcher = tree, nil, nil, 0, revision, w
 	c.epoch++
+	c.changes, c.changedAt = tree.Len(), time.Now()
 	c.initialized.Add(1)
 	c.publish(revision)
 	select {
@@ -361,6 +365,7 @@ func (c *Cache) apply(events []store.Event) {
 		c.history, c.times = append(c.history, ev), append(c.times, arrival{now, weights[i]})
 		c.held += weights[i]
 	}
+	c.changes, c.changedAt = c.changes+len(made), now
 	c.trim(now)
 	c.touched.Store(true) // who wrote an object may have encoded it before it came here
 	c.publish(max(events[len(events)-1].Modified, c.newest.Load().Revision))

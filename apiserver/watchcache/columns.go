@@ -55,6 +55,13 @@ func (c *columns) tidy() {
 	c.used = false
 }
 
+// forget forgets the columns.
+func (c *columns) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.labels, c.entries, c.some = nil, nil, false
+}
+
 // RangeLabelled is Range for the entries that may have all of the labels; it may call each for others too.
 func (s *Snapshot) RangeLabelled(prefix, after string, required Labels, each func(*Entry) bool) {
 	var all []Labels

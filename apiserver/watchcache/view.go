@@ -69,9 +69,18 @@ func (v *View) Subscribe(ctx context.Context, changed func(obj, old resource.Obj
 		known = now
 		for err == nil {
 			var events []*Event
-			if events, err = w.Next(ctx); err == nil {
-				v.tell(events, changed)
-				known = v.cache.told(known, events, w.Revision())
+			var more <-chan struct{}
+			if events, more, err = w.Poll(); err != nil {
+				break
+			}
+			v.tell(events, changed)
+			known = v.cache.told(known, events, w.Revision()) // of the same revision, too: the objects may have been packed
+			if len(events) == 0 {
+				select {
+				case <-ctx.Done():
+					err = ctx.Err()
+				case <-more:
+				}
 			}
 		}
 		if ctx.Err() != nil {

@@ -17,6 +17,8 @@ import (
 const (
 	housekeepEvery = time.Second
 	housekeepRest  = time.Minute // however little there is to do: clocks are set now and then
+	// feedRest is how long events stay in memory, at least, if no more come.
+	feedRest = 4 * time.Second
 )
 
 // housekeep deletes expired keys and old history until the store is closed, each when its time has come. It runs beside the
@@ -30,6 +32,10 @@ func (s *Store) housekeep() {
 			s.expire(s.expired())
 			s.forgetOld()
 			s.rest()
+			s.feeding.Store(false) // what is written from now on is told
+			if s.feed.Rest() {
+				s.feeding.Store(true)
+			}
 		case <-s.sooner:
 		case <-s.stop:
 			return
@@ -44,7 +50,7 @@ func (s *Store) untilDue() time.Duration {
 		return housekeepEvery
 	}
 	s.due.Store(math.MaxInt64) // what is written from now on tells if it is not seen below
-	due := min(s.nextExpiry(), s.oldestMark())
+	due := min(s.nextExpiry(), s.oldestMark(), s.nextRest())
 	s.due.Store(due)
 	return min(max(time.Unix(due, 0).Sub(s.options.Now()), housekeepEvery), housekeepRest)
 }
@@ -71,6 +77,14 @@ func (s *Store) nextExpiry() int64 {
 		return never
 	}
 	return int64(binary.BigEndian.Uint64(it.Key()[1:]))
+}
+
+// nextRest is the Unix second at which the feed may forget what it has in memory, or a very late one.
+func (s *Store) nextRest() int64 {
+	if !s.feeding.Load() {
+		return never
+	}
+	return s.options.Now().Unix() + int64(feedRest/time.Second)
 }
 
 // never is a Unix second that does not come.

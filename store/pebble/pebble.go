@@ -69,6 +69,7 @@ type Store struct {
 
 	written atomic.Int64 // when something was written last, in Unix seconds
 	rested  atomic.Int64 // the revision at which the store came to rest
+	feeding atomic.Bool  // the feed has events in memory, as far as is known
 
 	feed *feed.Feed
 	// committing orders batches; it guards index and is held longest by a sync. alone says that the last batch was of one write.

@@ -164,6 +164,10 @@ func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, n
 	s.feed.Publish(events, revision)
 	s.revision.Store(revision)
 	s.written.Store(now.Unix())
+	if !s.feeding.Load() {
+		s.feeding.Store(true)
+		s.bringForward(now.Add(feedRest).Unix())
+	}
 	s.mark(now, revision)
 	for i := range events {
 		if e := events[i].Expires; e != 0 {

@@ -48,6 +48,7 @@ type Feed struct {
 	from   int64
 	size   int
 	newest int64
+	rested int64 // newest at the last Rest
 	groups map[string]*group
 	// lengths are those of the groups' prefixes, each once.
 	lengths []int
@@ -95,7 +96,7 @@ func (f *Feed) Publish(events []store.Event, revision int64) {
 			wake(&g.changed)
 		})
 	}
-	f.trim()
+	f.trim(maxEvents)
 	f.advance(revision)
 }
 
@@ -172,10 +173,24 @@ func (f *Feed) measure() {
 	}
 }
 
-// trim drops the oldest events beyond the limits.
-func (f *Feed) trim() {
+// Rest forgets the events in memory if none came since the call before, and says whether there are any left. Watches that have
+// not returned them yet read them from history.
+func (f *Feed) Rest() (left bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rested != f.newest {
+		f.rested = f.newest
+		return len(f.events) > 0
+	}
+	f.trim(0)
+	f.events = nil
+	return false
+}
+
+// trim drops the oldest events, so that no more than some are left and they are within the limit of their size.
+func (f *Feed) trim(most int) {
 	drop := 0
-	for drop < len(f.events) && (len(f.events)-drop > maxEvents || f.size > maxBytes) {
+	for drop < len(f.events) && (len(f.events)-drop > most || f.size > maxBytes) {
 		e := &f.events[drop]
 		f.size -= len(e.Value)
 		f.from = e.Modified
