@@ -38,6 +38,8 @@ type Controller struct {
 	Name string
 	// For is the kind whose keys are reconciled.
 	For *resource.Kind
+	// Concerns, if set, says which changes of For need a look: obj is nil for a deletion, old for an addition. Nil is all.
+	Concerns func(obj, old resource.Object) bool
 	// Watches are other kinds whose changes concern keys of For.
 	Watches []Watch
 	// Needs are the rules of the loop's role.
@@ -111,7 +113,7 @@ type runner struct {
 func (r *runner) run(ctx context.Context, c *client.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watches := append([]Watch{{Kind: r.loop.For, Keys: self}}, r.loop.Watches...)
+	watches := append([]Watch{{Kind: r.loop.For, Keys: r.itself}}, r.loop.Watches...)
 	failed := make(chan error, len(watches))
 	var synced, running sync.WaitGroup
 	synced.Add(len(watches))
@@ -162,7 +164,11 @@ func (r *runner) run(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-func self(obj, old resource.Object) []client.Key {
+// itself is the key of an object of the loop's own kind, if its change concerns the loop.
+func (r *runner) itself(obj, old resource.Object) []client.Key {
+	if r.loop.Concerns != nil && !r.loop.Concerns(obj, old) {
+		return nil
+	}
 	if obj == nil {
 		obj = old
 	}

@@ -45,6 +45,52 @@ func Usage(kind *resource.Kind, o resource.Object, now time.Time) corev1.Resourc
 	return usage
 }
 
+// Names are those names of a quota's amounts, in order, that objects of a kind can take of.
+func Names(kind *resource.Kind, hard corev1.ResourceList) (names []corev1.ResourceName) {
+	counted := "count/" + kind.Resource
+	if kind.Group != "" {
+		counted += "." + kind.Group
+	}
+	for name := range hard {
+		if string(name) == counted || takenBy(kind, string(name)) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// takenBy tells whether objects of a kind take of something in another way than by being counted.
+func takenBy(kind *resource.Kind, name string) bool {
+	switch kind.Group + "/" + kind.Resource {
+	case "/pods":
+		return podName(name)
+	case "/services":
+		return name == "services" || name == "services.nodeports" || name == "services.loadbalancers"
+	case "/persistentvolumeclaims":
+		return name == "persistentvolumeclaims" || name == "requests.storage" ||
+			strings.HasSuffix(name, ".storageclass.storage.k8s.io/persistentvolumeclaims") || strings.HasSuffix(name, ".storageclass.storage.k8s.io/requests.storage")
+	case "resource.k8s.io/resourceclaims":
+		return strings.HasSuffix(name, ".deviceclass.resource.k8s.io/devices")
+	case "/configmaps", "/secrets", "/replicationcontrollers", "/resourcequotas":
+		return name == kind.Resource
+	}
+	return false
+}
+
+func podName(name string) bool {
+	switch name {
+	case "pods", "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
+		"limits.cpu", "limits.memory", "limits.ephemeral-storage":
+		return true
+	}
+	if strings.HasPrefix(name, corev1.ResourceHugePagesPrefix) {
+		return true
+	}
+	of, requests := strings.CutPrefix(name, corev1.DefaultResourceRequestsPrefix)
+	return requests && (strings.Contains(of, "/") || strings.HasPrefix(of, corev1.ResourceHugePagesPrefix))
+}
+
 func podUsage(usage corev1.ResourceList, pod *corev1.Pod, now time.Time) {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return

@@ -148,3 +148,29 @@ func TestDevices(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	hard := corev1.ResourceList{}
+	for _, name := range []string{
+		"pods", "count/pods", "cpu", "limits.memory", "requests.storage", "requests.example.com/gpu", "hugepages-2Mi", "requests.hugepages-2Mi", "services",
+		"services.nodeports", "count/services", "gold.storageclass.storage.k8s.io/requests.storage", "persistentvolumeclaims", "secrets", "count/deployments.apps",
+		"gold.deviceclass.resource.k8s.io/devices", "requests.deviceclass.resource.kubernetes.io/gold",
+	} {
+		hard[corev1.ResourceName(name)] = apiresource.Quantity{}
+	}
+	for _, test := range []struct {
+		kind *resource.Kind
+		want []corev1.ResourceName
+	}{
+		{core.Pods.Kind, []corev1.ResourceName{"count/pods", "cpu", "hugepages-2Mi", "limits.memory", "pods", "requests.deviceclass.resource.kubernetes.io/gold", "requests.example.com/gpu", "requests.hugepages-2Mi"}},
+		{core.Services.Kind, []corev1.ResourceName{"count/services", "services", "services.nodeports"}},
+		{core.PersistentVolumeClaims.Kind, []corev1.ResourceName{"gold.storageclass.storage.k8s.io/requests.storage", "persistentvolumeclaims", "requests.storage"}},
+		{core.Secrets.Kind, []corev1.ResourceName{"secrets"}},
+		{core.ConfigMaps.Kind, nil},
+		{devices.ResourceClaims.Kind, []corev1.ResourceName{"gold.deviceclass.resource.k8s.io/devices"}},
+	} {
+		if got := Names(test.kind, hard); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %v, want %v", test.kind.Resource, got, test.want)
+		}
+	}
+}

@@ -5,9 +5,12 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +39,18 @@ func (s *objects) add(kind *resource.Kind, list ...resource.Object) {
 		s.list = map[*resource.Kind][]resource.Object{}
 	}
 	s.list[kind] = append(s.list[kind], list...)
+}
+
+func (s *objects) replace(kind *resource.Kind, o resource.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := slices.Clone(s.list[kind])
+	for i := range list {
+		if list[i].GetNamespace() == o.GetNamespace() && list[i].GetName() == o.GetName() {
+			list[i] = o
+		}
+	}
+	s.list[kind] = list
 }
 
 func (s *objects) Get(_ context.Context, kind *resource.Kind, namespace, name string) (resource.Object, error) {
@@ -250,13 +265,13 @@ func TestLimitRanger(t *testing.T) {
 
 func TestResourceQuota(t *testing.T) {
 	s := world()
+	hard := amounts("pods=2", "requests.cpu=1", "count/configmaps=0", "services=3", "secrets=1")
 	s.add(core.ResourceQuotas.Kind, &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "q"},
-		Spec:       corev1.ResourceQuotaSpec{Hard: amounts("pods=2", "requests.cpu=1", "count/configmaps=0", "services=3")},
-		Status:     corev1.ResourceQuotaStatus{Used: amounts("services=3")},
+		Spec:       corev1.ResourceQuotaSpec{Hard: amounts("pods=99")}, // what is not in the status yet is not in force
+		Status:     corev1.ResourceQuotaStatus{Hard: hard, Used: amounts("pods=0", "requests.cpu=600m", "count/configmaps=0", "services=3")},
 	})
-	s.add(core.Pods.Kind, pod("there", amounts("cpu=600m"), nil))
-	steps := Steps(s, nil, Config{Now: clock})
+	steps := Steps(s, &quotaWriter{objects: s}, Config{Now: clock})
 	for _, test := range []struct {
 		kind *resource.Kind
 		obj  resource.Object
@@ -265,11 +280,14 @@ func TestResourceQuota(t *testing.T) {
 		{core.Pods.Kind, pod("a", amounts("cpu=500m"), nil), `pods "a" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1`},
 		{core.Pods.Kind, pod("a", nil, nil), `pods "a" is forbidden: failed quota: q: must specify requests.cpu for: c`},
 		{core.Pods.Kind, pod("a", amounts("cpu=100m"), nil), ""},
-		{core.Pods.Kind, pod("b", amounts("cpu=100m"), nil), `pods "b" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2`},
+		{core.Pods.Kind, pod("b", amounts("cpu=100m"), nil), ""},
+		{core.Pods.Kind, pod("c", amounts("cpu=300m"), nil), `pods "c" is forbidden: exceeded quota: q, requested: pods=1,requests.cpu=300m, used: pods=2,requests.cpu=800m, limited: pods=2,requests.cpu=1`},
 		{core.ConfigMaps.Kind, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}},
 			`configmaps "c" is forbidden: exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=0, limited: count/configmaps=0`},
 		{core.Services.Kind, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "s"}},
 			`services "s" is forbidden: exceeded quota: q, requested: services=1, used: services=3, limited: services=3`},
+		{core.Secrets.Kind, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "s"}},
+			`secrets "s" is forbidden: status unknown for quota: q, resources: secrets`},
 	} {
 		if got := text(admit(t, steps, create(test.kind, test.obj))); got != test.want {
 			t.Errorf("%s:\n got %s\nwant %s", test.obj.GetName(), got, test.want)
@@ -277,39 +295,57 @@ func TestResourceQuota(t *testing.T) {
 	}
 }
 
-// TestQuotaRace lets many creates compete: exactly as many as the quota allows pass, and what is undone is free again.
+// quotaWriter writes quotas, and lets somebody else be faster now and then.
+type quotaWriter struct {
+	*objects
+	mu     sync.Mutex
+	rivals int // how many of the next writes conflict
+	writes int
+}
+
+func (w *quotaWriter) Do(_ context.Context, r *call.Request) (*call.Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found, err := w.Get(context.Background(), r.Kind, r.Namespace, r.Name)
+	if err != nil || r.Verb == "get" {
+		return &call.Result{Object: found}, err
+	}
+	if w.rivals > 0 {
+		w.rivals--
+		return nil, apierrors.NewConflict(r.Kind.GroupResource(), r.Name, errors.New("it was changed"))
+	}
+	w.writes++
+	w.replace(r.Kind, r.Object)
+	return &call.Result{Object: r.Object}, nil
+}
+
+// TestQuotaRace lets many creates compete: exactly as many as the quota allows pass, and all of those are charged.
 func TestQuotaRace(t *testing.T) {
 	s := world()
-	s.add(core.ResourceQuotas.Kind, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: amounts("pods=5")}})
-	q := &quotas{reader: s, now: clock, namespaces: map[string]*quotaNamespace{}}
+	for _, name := range []string{"q", "r"} {
+		s.add(core.ResourceQuotas.Kind, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name},
+			Status: corev1.ResourceQuotaStatus{Hard: amounts("pods=5"), Used: amounts("pods=0")}})
+	}
+	w := &quotaWriter{objects: s, rivals: 3}
+	step := resourceQuota(s, w, clock, nil)
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var passed []func()
-	race := func() {
-		for i := range 40 {
-			wg.Go(func() {
-				r := create(core.Pods.Kind, pod(fmt.Sprint("p", i), nil, nil))
-				var undo func()
-				r.Undo = func(f func()) { undo = f }
-				if q.check(t.Context(), r) == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					passed = append(passed, undo)
-				}
-			})
-		}
-		wg.Wait()
+	var passed atomic.Int32
+	for i := range 40 {
+		wg.Go(func() {
+			r := create(core.Pods.Kind, pod(fmt.Sprint("p", i), nil, nil))
+			r.DryRun = i%2 == 0
+			if step.Validate(t.Context(), r) == nil && !r.DryRun {
+				passed.Add(1)
+			}
+		})
 	}
-	race()
-	if len(passed) != 5 {
-		t.Fatalf("%d passed, want 5", len(passed))
+	wg.Wait()
+	found, err := s.Get(t.Context(), core.ResourceQuotas.Kind, "n", "r")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, undo := range passed[:2] {
-		undo()
-	}
-	passed = passed[:0]
-	race()
-	if len(passed) != 2 {
-		t.Fatalf("%d passed after two were undone, want 2", len(passed))
+	used := core.ResourceQuotas.Cast(found).Status.Used[corev1.ResourcePods]
+	if passed.Load() != 5 || used.Value() != 5 || w.writes > 10 {
+		t.Errorf("%d passed, %d charged with %d writes; want 5, 5 and at most 10", passed.Load(), used.Value(), w.writes)
 	}
 }

@@ -47,16 +47,12 @@ func (q *quotas) covered(r *Request, list []*corev1.ResourceQuota, wanted corev1
 		if !quota.InScope(limits, r.Object) {
 			continue
 		}
-		names = slices.DeleteFunc(names, func(name corev1.ResourceName) bool { _, ok := limits.Spec.Hard[name]; return ok })
+		names = slices.DeleteFunc(names, func(name corev1.ResourceName) bool { _, ok := limits.Status.Hard[name]; return ok })
 		scopes = slices.DeleteFunc(scopes, func(s corev1.ScopedResourceSelectorRequirement) bool { return quota.HasScope(limits, s.ScopeName) })
 	}
 	if len(names) > 0 {
 		slices.Sort(names)
-		texts := make([]string, len(names))
-		for i, name := range slices.Compact(names) {
-			texts[i] = string(name)
-		}
-		return forbidden(r, "insufficient quota to consume: "+strings.Join(texts, ","))
+		return forbidden(r, "insufficient quota to consume: "+joined(slices.Compact(names)))
 	}
 	if len(scopes) > 0 {
 		return plain(fmt.Sprintf("insufficient quota to match these scopes: %v", scopes))

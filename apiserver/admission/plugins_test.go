@@ -76,7 +76,7 @@ func TestPluginOrder(t *testing.T) {
 
 // only are the steps of one plug-in.
 func only(s *objects, name string, c Configuration) []Step {
-	steps := Steps(s, nil, Config{Now: clock, Plugins: Plugins{Enable: []string{name}}, Configuration: c})
+	steps := Steps(s, &quotaWriter{objects: s}, Config{Now: clock, Plugins: Plugins{Enable: []string{name}}, Configuration: c})
 	return slices.DeleteFunc(steps, func(s Step) bool { return s.Name != name })
 }
 
@@ -265,8 +265,10 @@ func TestLimitedResources(t *testing.T) {
 	if err := admit(t, steps, create(core.Pods.Kind, p)); text(err) != "insufficient quota to match these scopes: [{PriorityClass In [cluster-services]}]" {
 		t.Error(err)
 	}
-	s.add(core.ResourceQuotas.Kind, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: amounts("sc1.storageclass.storage.k8s.io/requests.storage=5Gi")}},
-		&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p"}, Spec: corev1.ResourceQuotaSpec{Hard: amounts("pods=5"), ScopeSelector: &corev1.ScopeSelector{MatchExpressions: cfg.LimitedResources[1].MatchScopes}}})
+	s.add(core.ResourceQuotas.Kind, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "q"}, Status: corev1.ResourceQuotaStatus{
+		Hard: amounts("sc1.storageclass.storage.k8s.io/requests.storage=5Gi"), Used: amounts("sc1.storageclass.storage.k8s.io/requests.storage=0")}},
+		&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p"}, Spec: corev1.ResourceQuotaSpec{ScopeSelector: &corev1.ScopeSelector{MatchExpressions: cfg.LimitedResources[1].MatchScopes}},
+			Status: corev1.ResourceQuotaStatus{Hard: amounts("pods=5"), Used: amounts("pods=0")}})
 	for _, r := range []*Request{create(core.PersistentVolumeClaims.Kind, claim), create(core.Pods.Kind, p)} {
 		if err := admit(t, steps, r); err != nil {
 			t.Error(err)

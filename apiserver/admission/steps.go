@@ -32,7 +32,7 @@ type Config struct {
 }
 
 // Steps returns the admission steps in the order in which Kubernetes runs its plug-ins: a step may rely on what those before
-// it filled in, and ResourceQuota is last because it reserves what nothing after it refuses.
+// it filled in, and ResourceQuota is last because what it charges is charged even if something after it refuses.
 func Steps(reader Reader, writer Writer, cfg Config) []Step {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -81,7 +81,7 @@ func Steps(reader Reader, writer Writer, cfg Config) []Step {
 		policies.mutatingWebhooks(),
 		policies.validatingPolicies(),
 		policies.validatingWebhooks(),
-		resourceQuota(reader, cfg.Now, cfg.LimitedResources),
+		resourceQuota(reader, writer, cfg.Now, cfg.LimitedResources),
 		alwaysDeny(),
 	}
 	return slices.DeleteFunc(all, func(s Step) bool { return !cfg.Plugins.acts(s.Name) })

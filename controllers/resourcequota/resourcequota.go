@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package resourcequota keeps the status of resource quotas: what is allowed, and what the objects of the namespace take of it.
-// Admission refuses by its own count; the status is what users see, and what lets go of deleted objects.
+// Admission counts from the status and adds what comes to it; the loop fills it in for a new quota, and lets go of what objects
+// gave back. It does not count when something came: what admission has charged may not be stored yet.
 package resourcequota
 
 import (
@@ -28,6 +29,9 @@ import (
 // recount is how often a quota is counted without a change: a pod whose node does not answer stops counting by time alone.
 const recount = 5 * time.Minute
 
+// recheck is when a quota is counted once more after its status was wrong: what was charged and not stored yet was not seen.
+const recheck = 5 * time.Second
+
 // recountCustom is how often quotas of custom resources are counted; changes of those are not watched.
 const recountCustom = 2 * time.Second
 
@@ -42,7 +46,7 @@ func Needs() []rbacv1.PolicyRule {
 // New returns the loop over the kinds that are served.
 func New(c *client.Client, kinds []*resource.Kind) controller.Controller {
 	r := reconciler{client: c, quotas: client.Of(c, core.ResourceQuotas), definitions: client.Of(c, extension.CustomResourceDefinitions)}
-	loop := controller.Controller{Name: "resourcequota-controller", For: core.ResourceQuotas.Kind, Needs: Needs(), Reconcile: r.reconcile}
+	loop := controller.Controller{Name: "resourcequota-controller", For: core.ResourceQuotas.Kind, Needs: Needs(), Concerns: unobserved}
 	for _, k := range kinds {
 		if k.Scope != resource.Namespaced || k.Virtual || k.Stored != nil || k == core.Events.Kind || k == core.ResourceQuotas.Kind {
 			continue
@@ -65,26 +69,36 @@ type reconciler struct {
 	definitions client.Resource[apiextensionsv1.CustomResourceDefinition]
 }
 
-// concerned returns the quotas of the namespace in which an object came, went, or takes something else now.
+// unobserved tells whether a quota's limits are not those of its status.
+func unobserved(obj, old resource.Object) bool {
+	if obj == nil || old == nil {
+		return obj != nil
+	}
+	q := core.ResourceQuotas.Cast(obj)
+	return !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard)
+}
+
+// concerned returns the quotas of the namespace in which an object went, or takes less of something now.
 func (r reconciler) concerned(kind *resource.Kind) func(obj, old resource.Object) []client.Key {
 	return func(obj, old resource.Object) []client.Key {
+		if old == nil {
+			return nil
+		}
 		quotas, err := r.quotas.View(context.Background(), client.ListOptions{})
 		if err != nil {
 			return nil // the loop has no view either, and starts again
 		}
-		some := obj
-		if some == nil {
-			some = old
-		}
 		var keys []client.Key
-		same, compared := false, false
-		for q := range quotas.All(some.GetNamespace()) {
-			if obj != nil && old != nil && quota.InScope(q, obj) == quota.InScope(q, old) {
+		var less, compared bool
+		for q := range quotas.All(old.GetNamespace()) {
+			if !quota.InScope(q, old) {
+				continue
+			}
+			if obj != nil && quota.InScope(q, obj) {
 				if !compared {
-					now := time.Now()
-					same, compared = equality.Semantic.DeepEqual(quota.Usage(kind, obj, now), quota.Usage(kind, old, now)), true
+					less, compared = takesLess(kind, obj, old, time.Now()), true
 				}
-				if same {
+				if !less {
 					continue
 				}
 			}
@@ -92,6 +106,17 @@ func (r reconciler) concerned(kind *resource.Kind) func(obj, old resource.Object
 		}
 		return keys
 	}
+}
+
+// takesLess tells whether an object takes less of anything than before.
+func takesLess(kind *resource.Kind, obj, old resource.Object, now time.Time) bool {
+	after := quota.Usage(kind, obj, now)
+	for name, before := range quota.Usage(kind, old, now) {
+		if still := after[name]; still.Cmp(before) < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (r reconciler) reconcile(ctx context.Context, key client.Key) (time.Duration, error) {
@@ -129,7 +154,7 @@ func (r reconciler) reconcile(ctx context.Context, key client.Key) (time.Duratio
 	next := q.DeepCopy()
 	next.Status = *want.DeepCopy()
 	_, err = r.quotas.UpdateStatus(ctx, next)
-	return again, err
+	return min(again, recheck), err
 }
 
 // custom is the kind of custom resources that a quota counts under a name: "count/" and the name of their definition; nil if
