@@ -43,6 +43,9 @@ func (r *registry) create(ctx context.Context, o *operation) (*answer, error) {
 	if r.kind.Default != nil {
 		r.kind.Default(obj)
 	}
+	if err := r.server.ownCreate(r, o, obj); err != nil {
+		return nil, err
+	}
 	a := r.admitted(o, "create", obj, nil)
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err

@@ -6,6 +6,9 @@ package apiserver_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"net/http/httptest"
 	"os"
@@ -15,6 +18,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"knarr.dev/apiserver"
+	"knarr.dev/apiserver/authn"
+	"knarr.dev/apiserver/authz"
+	"knarr.dev/apiserver/hooks"
 )
 
 // exchange is one line of testdata/exchanges: a request to a server that had those before it, and what Kubernetes v1.36 answered.
@@ -43,7 +51,7 @@ func TestExchanges(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			o := observer{handler: startAdmitting(t).Handler()}
+			o := observer{handler: startAdmitting(t, reviewing(t)).Handler()}
 			lines := bufio.NewScanner(f)
 			lines.Buffer(nil, 1<<20)
 			for lines.Scan() {
@@ -57,6 +65,26 @@ func TestExchanges(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// reviewing gives a server the reviews of identities and rights.
+func reviewing(t *testing.T) func(*apiserver.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := authn.NewIssuer(authn.IssuerConfig{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *apiserver.Config) {
+		c.Hooks = func(objects hooks.Store) []hooks.Hook {
+			return hooks.Security(hooks.SecurityDeps{
+				Reader: objects, Authorizer: authz.New(objects), Issuer: issuer, Tokens: authn.NewTokens(authn.Config{Issuer: issuer}),
+			})
+		}
 	}
 }
 
@@ -127,4 +155,5 @@ var varying = variable{
 	{regexp.MustCompile(`resourceVersion(\\*)":(\\*)"\d+`), `resourceVersion$1":$2"RV`},
 	{regexp.MustCompile(`in object meta: \d+`), "in object meta: RV"},
 	{regexp.MustCompile(`"continue":"[^"]+"`), `"continue":"C"`},
+	{regexp.MustCompile(`"token":"eyJ[^"]+"`), `"token":"TOKEN"`},
 }

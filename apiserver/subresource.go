@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -60,6 +62,11 @@ func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error)
 	default:
 		return nil, apierrors.NewBadRequest(otherNamespace)
 	}
+	if request, ok := o.Object.(*authenticationv1.TokenRequest); ok {
+		if err := r.ownToken(o, request); err != nil {
+			return nil, err
+		}
+	}
 	a := r.admitted(o, "create", o.Object, nil)
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, err
@@ -77,6 +84,22 @@ func (r *registry) createSub(ctx context.Context, o *operation) (*answer, error)
 		return &answer{created: true}, nil
 	}
 	return &answer{object: made, gvk: r.subKind(o.Subresource), created: true}, nil
+}
+
+// ownToken fills in the defaults of a token request and records who asks for what.
+func (r *registry) ownToken(o *operation, request *authenticationv1.TokenRequest) error {
+	if request.Spec.ExpirationSeconds == nil {
+		request.Spec.ExpirationSeconds = new(int64)
+		*request.Spec.ExpirationSeconds = int64(time.Hour / time.Second)
+	}
+	m, err := r.server.fields.Of(r.kind, o.Subresource)
+	if err != nil {
+		return err
+	}
+	if err := m.Create(func() resource.Object { return new(authenticationv1.TokenRequest) }, request, o.manager()); err != nil {
+		r.server.unowned(r, request, err)
+	}
+	return nil
 }
 
 // subKind is the kind of the bodies of a subresource.

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -83,6 +84,9 @@ func (f *Fields) build(kind *resource.Kind, subresource string) (*Manager, error
 	if subresource == "scale" {
 		gvk = scaleKind()
 		c.served = &resource.Kind{GroupVersionKind: gvk, New: func() resource.Object { return new(autoscalingv1.Scale) }}
+	} else if subresource == "token" {
+		gvk = tokenKind()
+		c.served = &resource.Kind{GroupVersionKind: gvk, New: func() resource.Object { return new(authenticationv1.TokenRequest) }}
 	} else if _, custom := kind.New().(*unstructured.Unstructured); custom {
 		types = managedfields.NewDeducedTypeConverter()
 		if kind.Custom != nil && kind.Custom.Types != nil {
@@ -112,6 +116,10 @@ func (f *Fields) newUpdater(kind *resource.Kind, subresource string, except [][]
 		plan: f.planner.root(reflect.TypeOf(kind.New()), name, except), apiVersion: kind.GroupVersion().String(), subresource: subresource,
 		room: &f.room, sets: &f.sets,
 	}
+}
+
+func tokenKind() schema.GroupVersionKind {
+	return authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 }
 
 func scaleKind() schema.GroupVersionKind { return autoscalingv1.SchemeGroupVersion.WithKind("Scale") }

@@ -8,8 +8,10 @@ import (
 	_ "embed" // the schema
 	"encoding/json"
 	"fmt"
+	"iter"
 	"sync"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,6 +28,12 @@ import (
 //
 //go:embed schema.jsonl
 var schemaText []byte
+
+// reviewsText is the schema of reviews and token requests in the same form, made from the OpenAPI documents of Kubernetes v1.36:
+// nothing is applied to those, so client-go has none, but their answers have managedFields.
+//
+//go:embed reviews.jsonl
+var reviewsText []byte
 
 // The lines of schemaText. Names are short because there are many. Unions are left out: the library does not use them.
 type (
@@ -68,7 +76,7 @@ type definitions struct {
 
 func newDefinitions() *definitions {
 	d := &definitions{lines: map[string][]byte{}, atoms: map[string]smd.Atom{}}
-	for line := range bytes.Lines(schemaText) {
+	for line := range schemaLines() {
 		if rest, ok := bytes.CutPrefix(line, []byte(`{"name":"`)); ok {
 			name, _, _ := bytes.Cut(rest, []byte{'"'})
 			d.lines[string(name)] = line
@@ -121,10 +129,22 @@ func readType(line []byte) (smd.TypeDef, error) {
 	return smd.TypeDef{Name: t.Name, Atom: t.atom()}, nil
 }
 
-// readSchema parses schemaText.
+func schemaLines() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for _, text := range [][]byte{schemaText, reviewsText} {
+			for line := range bytes.Lines(text) {
+				if !yield(line) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// readSchema parses all types of the schema.
 func readSchema() ([]smd.TypeDef, error) {
 	var out []smd.TypeDef
-	for line := range bytes.Lines(schemaText) {
+	for line := range schemaLines() {
 		def, err := readType(line)
 		if err != nil {
 			return nil, err
@@ -193,6 +213,9 @@ func newTypes(kinds []*resource.Kind) *types {
 func (t *types) typeName(gvk schema.GroupVersionKind) string {
 	if gvk == scaleKind() {
 		return autoscalingv1.Scale{}.OpenAPIModelName()
+	}
+	if gvk == tokenKind() {
+		return authenticationv1.TokenRequest{}.OpenAPIModelName()
 	}
 	for _, kind := range t.kinds {
 		if kind.GroupVersionKind == gvk {

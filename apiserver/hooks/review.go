@@ -131,10 +131,9 @@ func (v *reviews) localAccess(ctx context.Context, _ *call.Identity, r *call.Req
 	review.Namespace = r.Namespace
 	spec, about := field.NewPath("spec"), review.Spec.ResourceAttributes
 	problems := checkAccess(&review.Spec)
-	meta := review.ObjectMeta
-	meta.ManagedFields, meta.Namespace = nil, ""
-	if !equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
-		meta.Namespace = review.Namespace
+	meta, said := review.ObjectMeta, review.ObjectMeta
+	said.ManagedFields, said.Namespace = nil, ""
+	if !equality.Semantic.DeepEqual(said, metav1.ObjectMeta{}) {
 		problems = append(problems, field.Invalid(field.NewPath("metadata"), meta, "must be empty except for namespace"))
 	}
 	if about != nil && about.Namespace != review.Namespace {
@@ -223,8 +222,9 @@ func checkFieldRequirement(q *metav1.FieldSelectorRequirement, at *field.Path) (
 
 // checkMeta refuses metadata: reviews are not stored.
 func checkMeta(meta metav1.ObjectMeta) field.ErrorList {
-	meta.ManagedFields = nil
-	if equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
+	said := meta
+	said.ManagedFields = nil
+	if equality.Semantic.DeepEqual(said, metav1.ObjectMeta{}) {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}

@@ -16,8 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -88,7 +86,7 @@ func (t *tokens) create(ctx context.Context, _ *call.Identity, r *call.Request) 
 	}
 	audit.Annotate(ctx, "authentication.kubernetes.io/issued-credential-id", "JTI="+id)
 	request.Name, request.Namespace = account.Name, account.Namespace
-	request.UID, request.CreationTimestamp = types.UID(uuid.NewUUID()), metav1.NewTime(now.Truncate(time.Second))
+	request.UID, request.CreationTimestamp = account.UID, metav1.NewTime(now.Truncate(time.Second))
 	request.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(now.Add(asked).Truncate(time.Second))}
 	return request, nil
 }
