@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -136,10 +137,12 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	}
 	b.give(r.rules(), hub)
 	a.Name = hub.GetName()
-	if r.rules().PrepareCreate != nil {
+	if service, ok := hub.(*corev1.Service); ok && o.Subresource == "status" {
+		service.Status = corev1.ServiceStatus{}
+	} else if r.rules().PrepareCreate != nil {
 		r.rules().PrepareCreate(hub)
 	}
-	if h := r.hook(""); h != nil && h.BeforeCreate != nil {
+	if h := r.hook(""); h != nil && h.BeforeCreate != nil && o.Subresource == "" {
 		if err := h.BeforeCreate(ctx, a); err != nil {
 			return nil, err
 		}

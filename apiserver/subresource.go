@@ -148,7 +148,8 @@ func (r *registry) updateSub(ctx context.Context, o *operation, body func(*watch
 	})
 }
 
-// modify changes one object in a loop of read, change, compare-and-write. No admission runs; the object is validated.
+// modify changes one object in a loop of read, change, compare-and-write. Neither admission nor validation
+// runs.
 func (r *registry) modify(ctx context.Context, o *operation, change func(resource.Object) error) (*watchcache.Entry, error) {
 	cur, err := r.current(ctx, o.Namespace, o.Name)
 	for attempt := 0; attempt < updateAttempts; attempt++ {
@@ -158,9 +159,6 @@ func (r *registry) modify(ctx context.Context, o *operation, change func(resourc
 		obj := cur.Object.DeepCopyObject().(resource.Object)
 		if err := change(obj); err != nil {
 			return nil, err
-		}
-		if errs := r.looseProblems(obj, cur.Object); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(r.hub.GroupVersionKind.GroupKind(), o.Name, errs)
 		}
 		if o.DryRun {
 			return r.dry(cur.Key, obj, cur.Revision), nil
@@ -231,11 +229,13 @@ func (r *registry) updateScale(ctx context.Context, o *operation, change func(*a
 			if errs := scaleProblems(r.kind, scale); len(errs) > 0 {
 				return nil, apierrors.NewInvalid(scaleKind().GroupKind(), scale.Name, errs)
 			}
-			if uid := old.Object.GetUID(); scale.UID != "" && scale.UID != uid {
+			if uid := old.Object.GetUID(); scale.UID != "" && scale.UID != uid && o.Verb == "patch" {
 				named := r.kind.GroupResource()
 				named.Resource += "/scale"
 				text := fmt.Sprintf("Precondition failed: UID in precondition: %s, UID in object meta: %s", scale.UID, uid)
 				return nil, apierrors.NewConflict(named, o.Name, errors.New(text))
+			} else if scale.UID != "" && scale.UID != uid {
+				return nil, r.otherUID(o, old.Key, scale.UID, uid)
 			}
 		}
 		r.kind.Scale.Set(obj, scale.Spec.Replicas)

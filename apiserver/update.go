@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"knarr.dev/api/core"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
@@ -48,7 +49,7 @@ func (r *registry) update(ctx context.Context, o *operation, change func(old *wa
 	defer span.End()
 	cur, err := r.current(ctx, o.Namespace, o.Name)
 	for attempt := 0; attempt < updateAttempts; attempt++ {
-		if apierrors.IsNotFound(err) && r.hub.CreateOnUpdate && o.Verb == "update" && o.Subresource == "" {
+		if apierrors.IsNotFound(err) && o.Verb == "update" && r.createdByUpdate(o.Subresource) {
 			if uid := o.Object.GetUID(); uid != "" {
 				return nil, r.otherUID(o, r.key(o.Namespace, o.Name), uid, "")
 			}
@@ -79,6 +80,12 @@ func (r *registry) update(ctx context.Context, o *operation, change func(old *wa
 		}
 	}
 	return nil, r.conflict(o.Name)
+}
+
+// createdByUpdate tells whether PUT of an absent object creates it. That of a Service's status does in Kubernetes too, without
+// addresses.
+func (r *registry) createdByUpdate(subresource string) bool {
+	return r.hub.CreateOnUpdate && subresource == "" || r.hub == core.Services.Kind && subresource == "status"
 }
 
 // renew makes the body of an update anew, which an attempt has changed.

@@ -172,6 +172,8 @@ func ServiceAddressProblems(s *corev1.Service) field.ErrorList {
 		return problems
 	}
 	switch all := s.Spec.ClusterIPs; {
+	case s.Spec.ClusterIP != "" && len(all) == 0:
+		problems = append(problems, field.Required(ips, ""))
 	case s.Spec.ClusterIP == "" && len(all) > 0:
 		problems = append(problems, field.Invalid(ips, all, "must be empty when `clusterIP` is not specified"))
 	case len(all) > 0 && all[0] != s.Spec.ClusterIP:

@@ -26,8 +26,8 @@ func Binding(store Store) Hook {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Binding object: %T", r.Object))
 		}
 		name := r.Name
-		if name == "" {
-			name = binding.Name
+		if name == "" { // the old form does not look at the uid
+			name, binding.UID = binding.Name, ""
 		}
 		if binding.Name != name {
 			return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
