@@ -60,6 +60,9 @@ func writeOptions(q *call.Request, query url.Values) error {
 	q.FieldManager, q.FieldValidation = o.FieldManager, o.FieldValidation
 	q.DryRun = len(o.DryRun) > 0
 	q.Force = o.Force != nil && *o.Force
+	if q.FieldManager == "" && q.FieldValidation == "" && len(o.DryRun) == 0 { // as most are
+		return nil
+	}
 	var problems validationErrors
 	switch q.Verb {
 	case "create":

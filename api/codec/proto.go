@@ -216,6 +216,9 @@ func envelope(data []byte) (gvk schema.GroupVersionKind, raw []byte, ok bool) {
 func decodeProto(data []byte, obj runtime.Object) (schema.GroupVersionKind, error) {
 	if gvk, raw, ok := envelope(data); ok {
 		if m, ok := obj.(message); ok {
+			if types.DecodeProto(raw, obj) {
+				return gvk, nil
+			}
 			return gvk, m.Unmarshal(raw)
 		}
 	}

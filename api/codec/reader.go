@@ -74,20 +74,21 @@ func DecodeList(mediaType string, data []byte, kind *resource.Kind) ([]resource.
 	return items, list.Metadata, nil
 }
 
+func malformed() error { return errors.New("malformed protobuf message") }
+
 // eachField calls each for every length-delimited field of a message and skips the others.
 func eachField(data []byte, each func(field int, value []byte) error) error {
-	bad := errors.New("malformed protobuf message")
 	for len(data) > 0 {
 		tag, n := binary.Uvarint(data)
 		if n <= 0 {
-			return bad
+			return malformed()
 		}
 		data = data[n:]
 		switch tag & 7 {
 		case 0:
 			_, n := binary.Uvarint(data)
 			if n <= 0 {
-				return bad
+				return malformed()
 			}
 			data = data[n:]
 		case 1, 5:
@@ -96,13 +97,13 @@ func eachField(data []byte, each func(field int, value []byte) error) error {
 				width = 4
 			}
 			if len(data) < width {
-				return bad
+				return malformed()
 			}
 			data = data[width:]
 		case 2:
 			size, n := binary.Uvarint(data)
 			if n <= 0 || size > uint64(len(data)-n) {
-				return bad
+				return malformed()
 			}
 			value := data[n : n+int(size)]
 			data = data[n+int(size):]
@@ -110,7 +111,7 @@ func eachField(data []byte, each func(field int, value []byte) error) error {
 				return err
 			}
 		default:
-			return bad
+			return malformed()
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func validatePodAnnotations(annotations map[string]string, s *corev1.PodSpec, at
 	if profile, ok := annotations[seccompAnnotation]; ok {
 		problems = append(problems, seccompText(profile, at.Child(seccompAnnotation))...)
 	}
-	keys := slices.Sorted(maps.Keys(annotations))
+	keys := profiles(annotations)
 	for _, key := range keys {
 		if strings.HasPrefix(key, seccompContainer) {
 			problems = append(problems, seccompText(annotations[key], at.Child(key))...)
@@ -74,6 +74,17 @@ func validatePodAnnotations(annotations map[string]string, s *corev1.PodSpec, at
 		}
 	}
 	return problems
+}
+
+// profiles are the annotations that name profiles of single containers, in order.
+func profiles(annotations map[string]string) (keys []string) {
+	for key := range annotations {
+		if strings.HasPrefix(key, seccompContainer) || strings.HasPrefix(key, apparmorAnnotation) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func seccompText(profile string, at *field.Path) field.ErrorList {
@@ -114,7 +125,7 @@ func apparmorText(container, profile string, s *corev1.PodSpec, at *field.Path) 
 
 // validateProfiles checks that annotations and fields of a new pod name the same profiles.
 func validateProfiles(p *corev1.Pod) (problems field.ErrorList) {
-	if len(p.Annotations) == 0 {
+	if _, ok := p.Annotations[seccompAnnotation]; !ok && len(profiles(p.Annotations)) == 0 {
 		return nil
 	}
 	at := field.NewPath("spec")

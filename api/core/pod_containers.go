@@ -354,13 +354,14 @@ func validateHTTPGet(h *corev1.HTTPGetAction, at *field.Path) field.ErrorList {
 }
 
 func portOrName(port intstr.IntOrString, at *field.Path) (problems field.ErrorList) {
-	messages := portNameProblems(port.StrVal)
-	var value any = port.StrVal
 	if port.Type == intstr.Int {
-		messages, value = validation.IsValidPortNum(port.IntValue()), port.IntVal
+		for _, m := range validation.IsValidPortNum(port.IntValue()) {
+			problems = append(problems, field.Invalid(at, port.IntVal, m))
+		}
+		return problems
 	}
-	for _, m := range messages {
-		problems = append(problems, field.Invalid(at, value, m))
+	for _, m := range portNameProblems(port.StrVal) {
+		problems = append(problems, field.Invalid(at, port.StrVal, m))
 	}
 	return problems
 }

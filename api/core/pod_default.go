@@ -266,25 +266,24 @@ func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
 // QOS is the quality of service class that the requests and limits of a pod amount to; see
 // https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/.
 func QOS(s *corev1.PodSpec) corev1.PodQOSClass {
-	var all []*corev1.ResourceRequirements
-	if s.Resources != nil {
-		all = append(all, s.Resources)
-	} else {
-		for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
-			for i := range list {
-				all = append(all, &list[i].Resources)
-			}
-		}
-	}
 	some, guaranteed := false, true
-	for _, r := range all {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+	count := func(r *corev1.ResourceRequirements) {
+		for _, name := range [...]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			request, limit := r.Requests[name], r.Limits[name]
 			if !request.IsZero() || !limit.IsZero() {
 				some = true
 			}
 			if limit.IsZero() || request.Cmp(limit) != 0 {
 				guaranteed = false
+			}
+		}
+	}
+	if s.Resources != nil {
+		count(s.Resources)
+	} else {
+		for _, list := range [...][]corev1.Container{s.InitContainers, s.Containers} {
+			for i := range list {
+				count(&list[i].Resources)
 			}
 		}
 	}

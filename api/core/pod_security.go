@@ -129,32 +129,32 @@ func validatePodSecurity(spec *corev1.PodSpec, at *field.Path) field.ErrorList {
 	problems := validateHostPorts(spec, at)
 	context := under(at, "securityContext")
 	if s := spec.SecurityContext; s != nil {
-		problems = append(problems, groupID(s.FSGroup, context.Child("fsGroup"))...)
-		problems = append(problems, userID(s.RunAsUser, context.Child("runAsUser"))...)
-		problems = append(problems, groupID(s.RunAsGroup, context.Child("runAsGroup"))...)
+		problems = append(problems, groupID(s.FSGroup, under(context, "fsGroup"))...)
+		problems = append(problems, userID(s.RunAsUser, under(context, "runAsUser"))...)
+		problems = append(problems, groupID(s.RunAsGroup, under(context, "runAsGroup"))...)
 		for i := range s.SupplementalGroups {
-			problems = append(problems, groupID(&s.SupplementalGroups[i], context.Child("supplementalGroups").Index(i))...)
+			problems = append(problems, groupID(&s.SupplementalGroups[i], nth(under(context, "supplementalGroups"), i))...)
 		}
 	}
 	if spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace && spec.HostPID {
-		problems = append(problems, field.Invalid(context.Child("shareProcessNamespace"), *spec.ShareProcessNamespace,
+		problems = append(problems, field.Invalid(under(context, "shareProcessNamespace"), *spec.ShareProcessNamespace,
 			"ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
 	if s := spec.SecurityContext; s != nil {
-		problems = append(problems, validateSysctls(s.Sysctls, context.Child("sysctls"))...)
+		problems = append(problems, validateSysctls(s.Sysctls, under(context, "sysctls"))...)
 		if s.FSGroupChangePolicy != nil {
-			problems = append(problems, allowed(context.Child("fsGroupChangePolicy"), *s.FSGroupChangePolicy, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
+			problems = append(problems, allowed(under(context, "fsGroupChangePolicy"), *s.FSGroupChangePolicy, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
 		}
-		problems = append(problems, validateSeccomp(s.SeccompProfile, context.Child("seccompProfile"))...)
-		problems = append(problems, validateAppArmor(s.AppArmorProfile, context.Child("appArmorProfile"))...)
+		problems = append(problems, validateSeccomp(s.SeccompProfile, under(context, "seccompProfile"))...)
+		problems = append(problems, validateAppArmor(s.AppArmorProfile, under(context, "appArmorProfile"))...)
 		if s.SupplementalGroupsPolicy != nil {
-			problems = append(problems, allowed(context.Child("supplementalGroupsPolicy"), *s.SupplementalGroupsPolicy,
+			problems = append(problems, allowed(under(context, "supplementalGroupsPolicy"), *s.SupplementalGroupsPolicy,
 				corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
 		}
 		if s.SELinuxChangePolicy != nil { // MountOption is a feature that is off
-			problems = append(problems, allowed(context.Child("seLinuxChangePolicy"), *s.SELinuxChangePolicy, corev1.SELinuxChangePolicyRecursive)...)
+			problems = append(problems, allowed(under(context, "seLinuxChangePolicy"), *s.SELinuxChangePolicy, corev1.SELinuxChangePolicyRecursive)...)
 		}
-		problems = append(problems, validateWindowsOptions(s.WindowsOptions, context.Child("windowsOptions"))...)
+		problems = append(problems, validateWindowsOptions(s.WindowsOptions, under(context, "windowsOptions"))...)
 	}
 	problems = append(problems, validateHostProcess(spec, at)...)
 	return append(problems, validateHostUsers(spec, at)...)

@@ -19,15 +19,13 @@ import (
 
 // validatePodCreate returns the problems that only new pods have.
 func validatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
-	at := field.NewPath("spec")
 	if len(p.Spec.EphemeralContainers) > 0 {
-		problems = append(problems, field.Forbidden(at.Child("ephemeralContainers"), "cannot be set on create"))
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "ephemeralContainers"), "cannot be set on create"))
 	}
 	if len(p.Spec.SchedulingGates) > 0 && p.Spec.NodeName != "" {
-		problems = append(problems, field.Forbidden(at.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
 	problems = append(problems, validateProfiles(p)...)
-	at = field.NewPath("spec", "serviceAccountName")
 	for i, v := range p.Spec.Volumes {
 		if p.Spec.ServiceAccountName == "" && v.Projected != nil && p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 			for j, s := range v.Projected.Sources {
@@ -39,7 +37,7 @@ func validatePodCreate(p *corev1.Pod) (problems field.ErrorList) {
 		}
 	}
 	if p.Spec.ServiceAccountName != "" && p.Annotations[corev1.MirrorPodAnnotationKey] != "" && p.Spec.NodeName == "" {
-		problems = append(problems, field.Forbidden(at, "must not be set for mirror pods"))
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "serviceAccountName"), "must not be set for mirror pods"))
 	}
 	return problems
 }

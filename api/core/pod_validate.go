@@ -36,14 +36,19 @@ func revalidatePod(p, old *corev1.Pod) field.ErrorList {
 
 // validatePodIf validates a pod, with what its spec says of itself if that changed.
 func validatePodIf(p *corev1.Pod, changed bool) field.ErrorList {
-	problems := validatePodAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
+	problems := validatePodAnnotations(p.Annotations, &p.Spec, nil)
+	if len(problems) > 0 { // paths cost more than looking
+		problems = validatePodAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
+	}
 	if changed {
 		for i := range p.Spec.Volumes { // templates may leave out which image
 			if v := p.Spec.Volumes[i].Image; v != nil {
 				problems = append(problems, needed(field.NewPath("spec", "volumes").Index(i).Child("image"), "reference", v.Reference)...)
 			}
 		}
-		problems = append(problems, ValidatePodSpec(&p.Spec, field.NewPath("spec"))...)
+		if len(podSpecProblems(&p.Spec, nil)) > 0 {
+			problems = append(problems, podSpecProblems(&p.Spec, field.NewPath("spec"))...)
+		}
 	}
 	return problems
 }

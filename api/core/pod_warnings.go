@@ -15,6 +15,9 @@ import (
 )
 
 func podWarnings(p *corev1.Pod) []string {
+	if len(podSpecWarnings(nil, &p.Spec)) == 0 && len(annotationWarnings(p.Annotations, &p.Spec, nil)) == 0 { // paths cost more than looking
+		return nil
+	}
 	return append(PodWarnings(field.NewPath("spec"), &p.Spec), annotationWarnings(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))...)
 }
 

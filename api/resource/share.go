@@ -11,12 +11,13 @@ import (
 )
 
 // Shared keeps parts that many objects have in common, so that each is in memory once: ten thousand pods of a few
-// templates have the same images, labels, limits and probes. Its zero value is ready, and safe for use by several
-// goroutines. What goes in and what comes out must not be modified any more.
+// templates have the same images, labels, limits and probes. Its zero value is ready; whoever shares it with other goroutines
+// holds its lock while an object is shared. What goes in and what comes out must not be modified any more.
 type Shared struct {
-	mu    sync.Mutex
+	sync.Mutex
+	texts map[string]string
 	parts map[string]any
-	key   []byte // built under mu
+	key   []byte
 }
 
 // sharedMax is how many parts are kept; when there are more, all are forgotten. Objects keep what they have.
@@ -31,9 +32,17 @@ type Message[T any] interface {
 
 // String returns s, the same one for all that are equal.
 func (s *Shared) String(v *string) {
-	if *v != "" {
-		*v = share(s, 's', func(b []byte) ([]byte, bool) { return append(b, *v...), true }, *v)
+	if *v == "" {
+		return
 	}
+	if had, ok := s.texts[*v]; ok {
+		*v = had
+		return
+	}
+	if s.texts == nil || len(s.texts) >= sharedMax {
+		s.texts = map[string]string{}
+	}
+	s.texts[*v] = *v
 }
 
 // Map shares a map of strings.
@@ -104,16 +113,14 @@ func appendMessage[T any, P Message[T]](b []byte, m P) ([]byte, bool) {
 	return b, err == nil
 }
 
-// Forget forgets all parts. Objects keep what they have.
+// Forget forgets all parts, under the lock. Objects keep what they have.
 func (s *Shared) Forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parts = nil
+	s.Lock()
+	defer s.Unlock()
+	s.texts, s.parts = nil, nil
 }
 
 func share[V any](s *Shared, kind byte, key func([]byte) ([]byte, bool), v V) V {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	b, ok := key(append(s.key[:0], kind))
 	s.key = b
 	if !ok {

@@ -306,6 +306,8 @@ func (c *Cache) own(e *Entry) *Entry {
 // Share makes an object that nobody else has share its parts with others.
 func (c *Cache) Share(obj resource.Object) {
 	if c.cfg.Kind.Share != nil {
+		c.shared.Lock()
+		defer c.shared.Unlock()
 		c.cfg.Kind.Share(obj, &c.shared)
 	}
 }

@@ -4,6 +4,7 @@
 package typed
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"math"
@@ -33,7 +34,7 @@ func (t *Types) Decode(data []byte, obj any) bool {
 	if !ok {
 		d, _ = t.decoders.LoadOrStore(typ, decodePlan{}.decoder(typ))
 	}
-	r := reader{data: data}
+	r := reader{data: data, types: t}
 	if d.(decoder)(&r, p) && r.next() == 0 && r.at == len(data) {
 		return true
 	}
@@ -167,7 +168,7 @@ func (c decodePlan) stringMap(t reflect.Type) decoder {
 		v := reflect.NewAt(t, p).Elem()
 		v.Set(reflect.MakeMap(t))
 		return r.object(func(name []byte) bool {
-			key := reflect.ValueOf(string(name)).Convert(t.Key())
+			key := reflect.ValueOf(r.types.texts.of(name)).Convert(t.Key())
 			value := reflect.New(t.Elem())
 			if v.MapIndex(key).IsValid() || !elem(r, value.UnsafePointer()) {
 				return false
@@ -185,7 +186,7 @@ func readStrings(r *reader, p unsafe.Pointer) bool {
 	m := map[string]string{}
 	*(*map[string]string)(p) = m
 	return r.object(func(name []byte) bool {
-		key := string(name)
+		key := r.types.texts.of(name)
 		if _, twice := m[key]; twice {
 			return false
 		}
@@ -194,7 +195,7 @@ func readStrings(r *reader, p unsafe.Pointer) bool {
 			return r.word("null")
 		}
 		value, ok := r.text()
-		m[key] = string(value)
+		m[key] = r.types.texts.of(value)
 		return ok
 	})
 }
@@ -255,7 +256,7 @@ func readString(r *reader, p unsafe.Pointer) bool {
 		return r.word("null")
 	}
 	s, ok := r.text()
-	*(*string)(p) = string(s)
+	*(*string)(p) = r.types.texts.of(s)
 	return ok
 }
 
@@ -327,6 +328,9 @@ func readInstant(r *reader, to *time.Time, layout string) bool {
 
 func readQuantity(r *reader, p unsafe.Pointer) bool {
 	raw, ok := r.raw()
+	if n := len(raw); ok && n > 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return r.types.quantities.read(bytes.TrimSpace(raw[1:n-1]), (*resource.Quantity)(p))
+	}
 	return ok && string(raw) != "null" && (*resource.Quantity)(p).UnmarshalJSON(raw) == nil
 }
 

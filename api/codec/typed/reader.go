@@ -17,6 +17,7 @@ type reader struct {
 	at    int
 	depth int
 	buf   []byte // of the last string with escapes
+	types *Types
 }
 
 // next skips white space and returns the byte that follows, without taking it; 0 at the end.

@@ -1,11 +1,11 @@
 // Copyright The Knarr Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package typed encodes and decodes the JSON of Go types that do not change while the program runs, such as those of
-// Kubernetes' built-in kinds. What a type needs is worked out once; after that an object is walked by the offsets of
+// Package typed encodes and decodes the JSON, and decodes the protobuf messages, of Go types that do not change while the
+// program runs, such as those of Kubernetes' built-in kinds. What a type needs is worked out once; after that an object is walked by the offsets of
 // its fields, without reflection.
 //
-// The results are those of encoding/json and sigs.k8s.io/json, byte for byte and value for value. Whatever is out of the
+// The results are those of encoding/json, sigs.k8s.io/json and the types' own Unmarshal, byte for byte and value for value. Whatever is out of the
 // ordinary is left to them: Append hands single values over, and Decode gives up without a trace, so that its caller
 // decodes again with the library, which also knows the words for what is wrong.
 package typed
@@ -25,7 +25,10 @@ import (
 
 // Types has the plans of the types that were seen. Its zero value is ready for use, by many at once.
 type Types struct {
-	encoders, decoders sync.Map // by reflect.Type
+	encoders, decoders, messages sync.Map // by reflect.Type
+
+	texts      texts
+	quantities quantities
 }
 
 // field is a field of a struct, or of a struct that it embeds, as JSON sees it.

@@ -133,8 +133,41 @@ func check(t *testing.T, types *Types, data []byte, got, want any, fast bool) {
 	if err != nil || len(strict) > 0 {
 		t.Errorf("%.200s: was decoded, but the library says %v %v", data, err, strict)
 	}
+	remember(reflect.ValueOf(got))
+	remember(reflect.ValueOf(want))
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%.200s:\n%+v\nthe library's\n%+v", data, got, want)
+	}
+}
+
+// remember has the quantities in v know their text, as some of those that are decoded here do.
+func remember(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			remember(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			remember(v.Index(i))
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			one := reflect.New(v.Type().Elem()).Elem()
+			one.Set(v.MapIndex(key))
+			remember(one)
+			v.SetMapIndex(key, one)
+		}
+	case reflect.Struct:
+		if q, ok := v.Addr().Interface().(*resource.Quantity); ok {
+			_ = q.String()
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				remember(v.Field(i))
+			}
+		}
 	}
 }
 
