@@ -60,6 +60,10 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 		recordRequest(sc.record, reg, q)
 	}
 	warnings = append(warnings, orphansWarning(q)...)
+	if q.Verb == "watch" && reg.kind.Virtual {
+		writeError(w, r, apierrors.NewMethodNotSupported(reg.kind.GroupResource(), q.Verb))
+		return
+	}
 	if q.Verb == "watch" {
 		if err := watchable(sc.info, q, form); err != nil {
 			writeError(w, r, err)

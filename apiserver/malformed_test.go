@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -243,5 +244,27 @@ func TestSlowBody(t *testing.T) {
 	}
 	if after := listed(t, s); after != before {
 		t.Errorf("the objects changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// TestTooLarge writes more than the store takes; errors are those of etcd and its client.
+func TestTooLarge(t *testing.T) {
+	s := start(t)
+	for _, c := range []struct {
+		size int
+		want string
+	}{
+		{1600000, "etcdserver: request is too large"},
+		{2200000, `rpc error: code = ResourceExhausted desc = trying to send message larger than max \(22\d{5} vs. 2097152\)`},
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "/apis/coordination.k8s.io/v1/namespaces/default/leases",
+			strings.NewReader(`{"metadata":{"name":"big"},"spec":{"holderIdentity":"`+strings.Repeat("x", c.size)+`"}}`))
+		r.Header.Set("Content-Type", "application/json")
+		s.Handler().ServeHTTP(w, r)
+		var got metav1.Status
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Code != 500 || !regexp.MustCompile("^"+c.want+"$").MatchString(got.Message) {
+			t.Errorf("%d bytes: %d %s %v", c.size, got.Code, got.Message, err)
+		}
 	}
 }

@@ -52,6 +52,9 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 		s.flagz().serve(w, r)
 	case path == "debug/flags/v" && !s.cfg.NoProfiling:
 		serveVerbosity(w, r, s.cfg.Level)
+	case (path == "debug/flags" || strings.HasPrefix(path, "debug/flags/")) && !s.cfg.NoProfiling:
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, flagsPage)
 	case first == "debug" && !s.cfg.NoProfiling && serveProfile(w, r, rest):
 	case first == "debug" && s.serveFlows(w, r, strings.TrimPrefix(rest, "api_priority_and_fairness/")):
 	case first == "api" || first == "apis" && s.servesGroup(rest):
@@ -128,9 +131,28 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 // maxVerbosity bounds the body of a request that sets the verbosity.
 const maxVerbosity = 64
 
+// flagsPage lists what can be set below /debug/flags, in Kubernetes' words.
+const flagsPage = `<html>
+<head>
+<title>/debug/flags/</title>
+</head>
+<body>
+/debug/flags/<br>
+<br>
+flags:<br>
+<table>
+<tr>v<br>
+</table>
+<br>
+full flags configurable<br>
+</body>
+</html>
+`
+
 // serveVerbosity sets how much the process and its libraries log.
 func serveVerbosity(w http.ResponseWriter, r *http.Request, own *slog.LevelVar) {
 	w.Header().Set("Content-Type", "text/plain")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodPut {
 		w.WriteHeader(http.StatusNotAcceptable)
 		fmt.Fprintln(w, "unsupported http method")
@@ -147,7 +169,7 @@ func serveVerbosity(w http.ResponseWriter, r *http.Request, own *slog.LevelVar) 
 	}
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprintf(w, "failed set klog.logging.verbosity %s: %v\n", body, err)
+		fmt.Fprintln(w, err)
 		return
 	}
 	if own != nil {

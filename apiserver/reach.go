@@ -89,7 +89,8 @@ func (s *Server) reachable(reg *registry, i *requestInfo, method string) error {
 	if i.subresource != "" && !s.subresourceHas(reg, i.subresource, verb) || verb == "deletecollection" && k.Resource == "namespaces" && k.Group == "" {
 		return notAllowed()
 	}
-	if !named && (verb == "update" || verb == "patch") || i.subresource == "" && k.Verbs != nil && !slices.Contains(k.Verbs, verb) {
+	unserved := i.subresource == "" && k.Verbs != nil && !slices.Contains(k.Verbs, verb) && (verb != "watch" || !slices.Contains(k.Verbs, "list"))
+	if !named && (verb == "update" || verb == "patch") || unserved {
 		return notAllowed()
 	}
 	switch method {

@@ -159,7 +159,7 @@ func (r *registry) status(name string, err error) error {
 	case errors.As(err, &status):
 		return err
 	case errors.Is(err, store.ErrTooLarge):
-		return apierrors.NewRequestEntityTooLargeError("etcdserver: request is too large")
+		return errStatus500("etcdserver: request is too large") // as etcd's clients pass it on
 	case errors.Is(err, store.ErrCompacted), errors.Is(err, watchcache.ErrGone):
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	case errors.Is(err, store.ErrConflict):
@@ -302,11 +302,24 @@ func (r *registry) rewrite(ctx context.Context, key string, obj resource.Object,
 	}
 	w := watchcache.NewWritten(r.hub, obj)
 	rec, err := r.server.cfg.Store.Write(ctx, store.Op{Key: key, Value: value, Expect: expect, TTL: r.hub.TTL, Attachment: w})
+	if errors.Is(err, store.ErrTooLarge) {
+		err = overLimit(len(key), len(value), err)
+	}
 	if err != nil {
 		return nil, rec, err
 	}
 	r.cache.Wrote(rec.Modified)
 	return w.Entry(key, rec.Modified), rec, nil
+}
+
+// overLimit is how Kubernetes says that an object is too large to be stored: in etcd's words, or, if it is not even sent, in those of
+// etcd's client.
+func overLimit(key, value int, err error) error {
+	const most, around = 2 << 20, 29 // a message, and what a transaction has beside key and value
+	if size := 2*key + value + around; size > most {
+		return errStatus500(fmt.Sprintf("rpc error: code = ResourceExhausted desc = trying to send message larger than max (%d vs. %d)", size, most))
+	}
+	return err
 }
 
 // unchanged says whether storing obj instead of old would change nothing.

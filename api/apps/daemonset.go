@@ -139,7 +139,7 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 		orDefault(&r.MaxSurge, intstr.FromInt32(0))
 	}
 	orDefault(&s.RevisionHistoryLimit, 10)
-	core.DefaultPodSpec(&s.Template.Spec)
+	core.DefaultPodTemplate(&s.Template)
 }
 
 func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {

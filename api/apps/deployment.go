@@ -102,7 +102,7 @@ func defaultDeployment(d *appsv1.Deployment) {
 		orDefault(&s.Strategy.RollingUpdate.MaxUnavailable, intstr.FromString("25%"))
 		orDefault(&s.Strategy.RollingUpdate.MaxSurge, intstr.FromString("25%"))
 	}
-	core.DefaultPodSpec(&s.Template.Spec)
+	core.DefaultPodTemplate(&s.Template)
 }
 
 func orDefault[T any](field **T, value T) {

@@ -27,7 +27,7 @@ var ReplicaSets = resource.WithList(resource.Define(resource.Definition[appsv1.R
 	StoragePath: "replicasets",
 	Default: func(r *appsv1.ReplicaSet) {
 		orDefault(&r.Spec.Replicas, 1)
-		core.DefaultPodSpec(&r.Spec.Template.Spec)
+		core.DefaultPodTemplate(&r.Spec.Template)
 	},
 	PrepareCreate: func(r *appsv1.ReplicaSet) {
 		r.Generation, r.Status = 1, appsv1.ReplicaSetStatus{}

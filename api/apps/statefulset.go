@@ -106,7 +106,7 @@ func defaultStatefulSet(o *appsv1.StatefulSet) {
 	}
 	orDefault(&s.Replicas, 1)
 	orDefault(&s.RevisionHistoryLimit, 10)
-	core.DefaultPodSpec(&s.Template.Spec)
+	core.DefaultPodTemplate(&s.Template)
 	for i := range s.VolumeClaimTemplates {
 		c := &s.VolumeClaimTemplates[i]
 		c.APIVersion, c.Kind = "v1", "PersistentVolumeClaim"

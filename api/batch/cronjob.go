@@ -119,7 +119,7 @@ func defaultCronJob(c *batchv1.CronJob) {
 	orDefault(&s.SuccessfulJobsHistoryLimit, 3)
 	orDefault(&s.FailedJobsHistoryLimit, 1)
 	defaultFailurePolicy(s.JobTemplate.Spec.PodFailurePolicy)
-	core.DefaultPodSpec(&s.JobTemplate.Spec.Template.Spec)
+	core.DefaultPodTemplate(&s.JobTemplate.Spec.Template)
 }
 
 // validateCronJob checks a cron job; what it already had in its schedule and time zone it may keep.

@@ -106,7 +106,7 @@ func defaultJob(j *batchv1.Job) {
 	}
 	orDefault(&s.PodReplacementPolicy, batchv1.TerminatingOrFailed)
 	defaultFailurePolicy(s.PodFailurePolicy)
-	core.DefaultPodSpec(&s.Template.Spec)
+	core.DefaultPodTemplate(&s.Template)
 	defaultJobLabels(j)
 }
 

@@ -25,9 +25,9 @@ const (
 )
 
 // dropInitAnnotations removes the form that init containers had before they had a field.
-func dropInitAnnotations(annotations map[string]string) {
+func dropInitAnnotations(annotations map[string]string) map[string]string {
 	if len(annotations) == 0 {
-		return
+		return annotations
 	}
 	for _, key := range []string{
 		"pod.alpha.kubernetes.io/init-containers", "pod.beta.kubernetes.io/init-containers",
@@ -35,6 +35,10 @@ func dropInitAnnotations(annotations map[string]string) {
 	} {
 		delete(annotations, key)
 	}
+	if len(annotations) == 0 {
+		return nil
+	}
+	return annotations
 }
 
 // validatePodAnnotations checks the annotations of a pod or a template that mean something.

@@ -9,7 +9,7 @@ import (
 )
 
 func defaultPod(p *corev1.Pod) {
-	dropInitAnnotations(p.Annotations)
+	p.Annotations = dropInitAnnotations(p.Annotations)
 	DefaultPodSpec(&p.Spec)
 	if *p.Spec.TerminationGracePeriodSeconds < 0 { // of which templates only warn
 		*p.Spec.TerminationGracePeriodSeconds = 1
@@ -45,6 +45,12 @@ func orDefault[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// DefaultPodTemplate fills in the defaults of a template of pods.
+func DefaultPodTemplate(t *corev1.PodTemplateSpec) {
+	t.Annotations = dropInitAnnotations(t.Annotations)
+	DefaultPodSpec(&t.Spec)
 }
 
 // DefaultPodSpec fills in the defaults that pods and pod templates share.

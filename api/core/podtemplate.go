@@ -19,7 +19,7 @@ import (
 var PodTemplates = resource.WithList(resource.Define(resource.Definition[corev1.PodTemplate]{
 	Group: "", Version: "v1", Kind: "PodTemplate", Resource: "podtemplates",
 	Scope:         resource.Namespaced,
-	Default:       func(t *corev1.PodTemplate) { DefaultPodSpec(&t.Template.Spec) },
+	Default:       func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) },
 	PrepareCreate: func(t *corev1.PodTemplate) { t.Generation = 1 },
 	PrepareUpdate: func(t, old *corev1.PodTemplate) {
 		t.Generation = old.Generation

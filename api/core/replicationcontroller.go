@@ -124,7 +124,7 @@ func defaultReplicationController(r *corev1.ReplicationController) {
 		if len(r.Labels) == 0 {
 			r.Labels = maps.Clone(r.Spec.Template.Labels)
 		}
-		DefaultPodSpec(&r.Spec.Template.Spec)
+		DefaultPodTemplate(r.Spec.Template)
 	}
 	setDefault(&r.Spec.Replicas, 1)
 }
