@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"knarr.dev/apiserver/http2"
 )
 
 // TestSender: a watcher for which there is nothing for long stays, one that does not read is cut off.
@@ -32,6 +34,7 @@ func TestSender(t *testing.T) {
 				}
 			}))
 			server.EnableHTTP2 = protocol
+			http2.Attach(server.Config, http2.Options{})
 			server.StartTLS()
 			defer server.Close()
 			r, err := server.Client().Get(server.URL)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"knarr.dev/apiserver/http2"
 	"knarr.dev/apiserver/measure"
 )
 
@@ -178,19 +179,20 @@ func (s *Server) httpServer() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &http.Server{
+	server := &http.Server{
 		Handler: s.handler, TLSConfig: s.cfg.TLS, Protocols: protocols,
 		ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 1 << 20,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.cfg.MaxStreams},
 		ErrorLog: slog.NewLogLogger(countingHandler{s.cfg.Log.Handler(), s.metrics.handshakes}, slog.LevelDebug),
 	}
+	http2.Attach(server, http2.Options{MaxStreams: s.cfg.MaxStreams})
+	return server
 }
 
 func serve(server *http.Server, l net.Listener) error {
 	if server.TLSConfig == nil {
 		return server.Serve(l)
 	}
-	return server.ServeTLS(newBatching(l), "", "")
+	return server.ServeTLS(l, "", "")
 }
 
 // countingHandler counts failed handshakes among what the HTTP server logs.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -165,11 +166,15 @@ func (c *conn) settings() {
 
 // end ends a connection that is not read any more, because of err.
 func (c *conn) end(err error) {
-	var f fault
-	_ = c.nc.SetWriteDeadline(time.Now().Add(partingTimeout))
 	c.mu.Lock()
-	c.until = time.Now().Add(time.Hour) // the deadline stays
-	if errors.As(err, &f) && c.err == nil {
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.state != closing {
+		err = fault{wire.ErrCodeNo, "took too long"}
+	}
+	var f fault
+	wrong := errors.As(err, &f)
+	_ = c.nc.SetWriteDeadline(time.Now().Add(partingTimeout))
+	c.until = time.Now().Add(100 * c.server.stall) // the deadline stays
+	if wrong {
 		last := c.newest
 		if c.state >= left {
 			last = c.last
@@ -191,7 +196,7 @@ func (c *conn) end(err error) {
 	for _, s := range streams {
 		s.cancel()
 	}
-	if f.code != 0 && c.broken == nil {
+	if wrong && c.broken == nil {
 		c.linger()
 	}
 	c.in.release()

@@ -237,18 +237,13 @@ func (c *conn) writeOut() {
 	c.controls.Store(0)
 	err := c.broken
 	if err == nil {
-		until := c.until
-		c.mu.Unlock()
-		now := time.Now()
-		if until.Sub(now) < c.server.stall {
-			until = now.Add(2 * c.server.stall)
-			_ = c.nc.SetWriteDeadline(until)
+		if now := time.Now(); c.until.Sub(now) < c.server.stall {
+			c.until = now.Add(2 * c.server.stall)
+			_ = c.nc.SetWriteDeadline(c.until)
 		}
+		c.mu.Unlock()
 		_, err = c.nc.Write(b)
 		c.mu.Lock()
-		if until.After(c.until) {
-			c.until = until
-		}
 	}
 	if cap(b) <= outputKeep {
 		*lent = b[:0]

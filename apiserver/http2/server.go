@@ -40,6 +40,7 @@ const (
 	defaultStall    = 30 * time.Second
 	prefaceTimeout  = 10 * time.Second
 	partingTimeout  = time.Second // for the client to close, and for GOAWAY to reach it
+	outlastTime     = 200 * time.Millisecond
 	idleWorkers     = 64
 	workersInterval = 5 * time.Second
 )

@@ -39,12 +39,13 @@ type stream struct {
 	waiting bool      // is among the connection's waiters
 	writes  *time.Timer
 
-	ended   bool // by the client
-	receive int64
-	credit  int64
-	want    int64 // what the request says its body has; -1 is unknown
-	got     int64
-	body    body
+	ended    bool // by the client
+	answered bool // and all that is missing is the end of the request
+	receive  int64
+	credit   int64
+	want     int64 // what the request says its body has; -1 is unknown
+	got      int64
+	body     body
 }
 
 // body is the body of a request.
@@ -314,11 +315,11 @@ func (s *stream) finish() {
 	c.mu.Lock()
 	s.answer.end()
 	if s.err == nil {
-		if !s.ended { // whoever sends may stop: the answer is complete
-			c.remember(s.id)
-			c.appendReset(s.id, wire.ErrCodeNo)
+		if s.ended {
+			c.remove(s, errStream)
+		} else {
+			s.outlast()
 		}
-		c.remove(s, errStream)
 	}
 	c.handled()
 	c.mu.Unlock()
@@ -326,6 +327,22 @@ func (s *stream) finish() {
 	c.mu.Lock()
 	c.flush(all)
 	c.mu.Unlock()
+}
+
+// outlast lets a client send for a moment what nobody needs, since the answer is complete, and then asks it to stop. If it was asked
+// at once some clients would not look at the answer.
+func (s *stream) outlast() {
+	c := s.conn
+	s.drop(errStream)
+	s.body.closed, s.answered = true, true
+	s.writes = time.AfterFunc(outlastTime, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.streams[s.id] == s {
+			c.resetStream(s, wire.ErrCodeNo)
+			c.flush(all)
+		}
+	})
 }
 
 // remove forgets a stream. It runs under the lock.
@@ -411,6 +428,10 @@ func (s *stream) endBody() {
 	s.ended = true
 	if s.body.err == nil {
 		s.body.err = io.EOF
+	}
+	if s.answered {
+		s.conn.remove(s, errStream)
+		return
 	}
 	if s.body.reads != nil {
 		s.body.reads.Stop()

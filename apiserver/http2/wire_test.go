@@ -264,6 +264,26 @@ func TestCookies(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswer: a client that has not sent all is told to stop, but after the answer.
+func TestEarlyAnswer(t *testing.T) {
+	s := start(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusConflict) }), nil)
+	r := greet(t, s)
+	r.open(1, false, request("POST")...)
+	r.open(3, false, request("POST")...)
+	headers := 0
+	r.until(func(f wire.Frame) bool {
+		if _, ok := f.(*wire.MetaHeadersFrame); ok {
+			headers++
+		}
+		return headers == 2
+	})
+	_ = r.fr.WriteData(1, false, []byte("more"))
+	_ = r.fr.WriteData(3, true, []byte("all"))
+	if got := r.outcome(); got != "RST 1 NO_ERROR" {
+		t.Error(got)
+	}
+}
+
 // TestWindows: answers keep to the windows of the client, each stream to its own.
 func TestWindows(t *testing.T) {
 	s := start(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 300<<10)) }), nil)
@@ -348,7 +368,7 @@ func TestTimeouts(t *testing.T) {
 		want   string
 	}{
 		"idle":   {func(s *http.Server) { s.IdleTimeout = 30 * time.Millisecond }, func(*raw) {}, "GOAWAY NO_ERROR"},
-		"header": {func(s *http.Server) { s.ReadHeaderTimeout = 30 * time.Millisecond }, frame(wire.FrameHeaders, 0, 1, ""), "closed EOF"},
+		"header": {func(s *http.Server) { s.ReadHeaderTimeout = 30 * time.Millisecond }, frame(wire.FrameHeaders, 0, 1, ""), "GOAWAY NO_ERROR"},
 	} {
 		s := start(t, false, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), c.config)
 		r := greet(t, s)
