@@ -63,6 +63,7 @@ func (f *Fleet) lookAtPod(ctx context.Context, key client.Key) (time.Duration, e
 	}
 	s.pod, s.now, s.lookAgain = p, f.now(), 0
 	s.settings, s.problem = settingsOf(p, f.config.Delays)
+	defer func() { s.pod, s.settings.pod = nil, nil }() // the server may move it in memory
 	stopped, err := s.advance()
 	if err != nil {
 		return 0, err

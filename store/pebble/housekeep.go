@@ -17,7 +17,7 @@ import (
 const (
 	housekeepEvery = time.Second
 	housekeepRest  = time.Minute // however little there is to do: clocks are set now and then
-	// feedRest is how long events stay in memory, at least, if no more come.
+	// feedRest is how long events stay in memory, at least, unless there are too many.
 	feedRest = 4 * time.Second
 )
 

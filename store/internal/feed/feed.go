@@ -173,18 +173,25 @@ func (f *Feed) measure() {
 	}
 }
 
-// Rest forgets the events in memory if none came since the call before, and says whether there are any left. Watches that have
+// Rest forgets the events in memory that came before the previous call, and says whether there are any left. Watches that have
 // not returned them yet read them from history.
 func (f *Feed) Rest() (left bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.rested != f.newest {
-		f.rested = f.newest
-		return len(f.events) > 0
+	later, _ := f.position(f.rested)
+	f.rested = f.newest
+	f.trim(len(f.events) - later)
+	if len(f.events) == 0 {
+		f.events = nil
 	}
-	f.trim(0)
-	f.events = nil
-	return false
+	return len(f.events) > 0
+}
+
+// position is the index of the first event after a revision.
+func (f *Feed) position(after int64) (int, bool) {
+	return slices.BinarySearchFunc(f.events, after+1, func(e store.Event, revision int64) int {
+		return int(e.Modified - revision)
+	})
 }
 
 // trim drops the oldest events, so that no more than some are left and they are within the limit of their size.
@@ -205,9 +212,7 @@ func (f *Feed) trim(most int) {
 
 // since returns events with a prefix after a revision that are in memory, and the revision up to which these are all.
 func (f *Feed) since(prefix string, after int64) ([]store.Event, int64) {
-	i, _ := slices.BinarySearchFunc(f.events, after+1, func(e store.Event, revision int64) int {
-		return int(e.Modified - revision)
-	})
+	i, _ := f.position(after)
 	var events []store.Event
 	for ; i < len(f.events); i++ {
 		e := &f.events[i]

@@ -63,7 +63,7 @@ func TestRest(t *testing.T) {
 	}
 	publish()
 	if !f.Rest() || f.Rest() || f.Rest() {
-		t.Error("not forgotten at the second time without a change")
+		t.Error("not forgotten at the second time")
 	}
 	publish()
 	next(quick, 3, 4)
