@@ -49,9 +49,14 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength < 0 { // else it is no longer than it says
 		from = http.MaxBytesReader(w, from, maxBody)
 	}
-	body, err := readAll(from, r.ContentLength)
+	room, _ := s.bodies.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	body, err := readAll(from, r.ContentLength, *room)
 	limit.finish(err)
 	sc := scopeOf(r)
+	sc.body = body
 	sc.spent.body.add(time.Since(began))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -105,12 +110,12 @@ func (l *bodyLimit) finish(err error) {
 // bodyGuess is how much room a body gets because its sender says so.
 const bodyGuess = 64 << 10
 
-// readAll is io.ReadAll for what is said to be of a size; negative is unknown.
-func readAll(r io.Reader, size int64) ([]byte, error) {
+// readAll is io.ReadAll for what is said to be of a size; negative is unknown. It reads into room, if that is large enough.
+func readAll(r io.Reader, size int64, room []byte) ([]byte, error) {
 	if size <= 0 || size > bodyGuess {
 		return io.ReadAll(r)
 	}
-	body := make([]byte, size+1) // one more, to find the end without growing
+	body := slices.Grow(room[:0], int(size)+1)[:size+1] // one more, to find the end without growing
 	n := 0
 	for n < len(body) {
 		m, err := r.Read(body[n:])

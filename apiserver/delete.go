@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"knarr.dev/api/call"
-	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/crd"
 	"knarr.dev/apiserver/watchcache"
@@ -314,7 +313,7 @@ func (r *registry) removed(ctx context.Context, w *watchcache.Written, key strin
 // end stores obj and deletes it right after. It returns, beside the entry of the deletion, what was stored.
 func (r *registry) end(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, []byte, error) {
 	obj.SetResourceVersion("")
-	value, err := codec.EncodeStored(r.hub, obj)
+	value, err := r.server.encodeStored(r.hub, obj)
 	if err != nil {
 		return nil, store.Record{}, nil, err
 	}

@@ -96,6 +96,23 @@ func (s *Server) serveReachable(w http.ResponseWriter, r *http.Request, reg *reg
 	_, span := s.cfg.Tracer.Start(r.Context(), "SerializeObject")
 	s.writeAnswer(w, r, reg, form, a)
 	span.End()
+	release(&s.values, a.stored)
+	a.stored = nil
+	if sc.record == nil && reg.kind.Custom == nil && copied(q) {
+		release(&s.bodies, sc.body)
+		sc.body = nil
+	}
+}
+
+// copied says of a request for a Go type that nothing of its body is left in what was made of it.
+func copied(q *call.Request) bool {
+	switch q.Verb {
+	case "create", "update":
+		return true
+	case "patch":
+		return q.PatchType == types.MergePatchType || q.PatchType == types.StrategicMergePatchType
+	}
+	return false
 }
 
 // tableless says of a subresource that Kubernetes has no Tables of it.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 
 	"knarr.dev/api/call"
 	"knarr.dev/api/codec"
@@ -80,6 +81,9 @@ func patchOptions(q *call.Request, query url.Values) error {
 	var o metav1.PatchOptions
 	if err := metav1.Convert_url_Values_To_v1_PatchOptions(&query, &o, nil); err != nil {
 		return apierrors.NewBadRequest(err.Error())
+	}
+	if q.PatchType != types.ApplyYAMLPatchType && o.FieldManager == "" && o.FieldValidation == "" && len(o.DryRun) == 0 && o.Force == nil { // as most are
+		return nil
 	}
 	return validationErrors{"PatchOptions", validation.ValidatePatchOptions(&o, q.PatchType)}.err()
 }

@@ -86,6 +86,8 @@ type scope struct {
 	// timeout is how long the request may take, if it does not stream; badTimeout is what is wrong with what it asked for.
 	timeout    time.Duration
 	badTimeout error
+	// body is that of the request, if it may be used again for another one.
+	body []byte
 	// ticket is for the seats of the request while it has some.
 	ticket *apf.Ticket
 }

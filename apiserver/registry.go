@@ -61,7 +61,7 @@ func (r *registry) proto() bool {
 type answer struct {
 	// One of these is set, or none for an empty answer.
 	entry *watchcache.Entry
-	// stored is what was just written to make entry, or nil.
+	// stored is what was just written to make entry, or nil; Server.release takes it back.
 	stored []byte
 	object resource.Object // of kind gvk, not cached
 	gvk    schema.GroupVersionKind
@@ -296,7 +296,7 @@ func (r *registry) write(ctx context.Context, key string, obj resource.Object, e
 // rewrite is write for what is a stored object but for fields of its metadata, and so shares its parts already.
 func (r *registry) rewrite(ctx context.Context, key string, obj resource.Object, expect int64) (*watchcache.Entry, store.Record, error) {
 	obj.SetResourceVersion("")
-	value, err := codec.EncodeStored(r.hub, obj)
+	value, err := r.server.encodeStored(r.hub, obj)
 	if err != nil {
 		return nil, store.Record{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/codec"
+	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/watchcache"
 )
 
@@ -255,6 +257,22 @@ func acceptsGzip(r *http.Request) bool {
 
 // answerMax is how large a buffer for answers may be to be kept.
 const answerMax = 64 << 10
+
+// encodeStored encodes an object as it is stored, in memory that release got.
+func (s *Server) encodeStored(k *resource.Kind, obj resource.Object) ([]byte, error) {
+	room, _ := s.values.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	return codec.EncodeStoredIn(*room, k, obj)
+}
+
+// release takes back the memory of an encoded object or of a body that nobody reads any more.
+func release(to *sync.Pool, b []byte) {
+	if cap(b) > 0 && cap(b) <= answerMax {
+		to.Put(&b)
+	}
+}
 
 // writeFrom writes an answer that encode makes in a buffer of the server's.
 func (s *Server) writeFrom(w http.ResponseWriter, r *http.Request, media string, code int, encode func(dst []byte) ([]byte, bool)) bool {

@@ -151,8 +151,8 @@ type Server struct {
 	hooks      map[hookKey]*hooks.Hook
 	fields     *fieldmanager.Fields
 	patcher    merge.Patcher
-	// answers has buffers for answers, chunks those for parts of lists.
-	answers, chunks sync.Pool
+	// answers has buffers for answers, chunks those for parts of lists, values those for what is stored, bodies those for requests.
+	answers, chunks, values, bodies sync.Pool
 	// memory compares objects.
 	memory   resource.Comparers
 	handler  http.Handler

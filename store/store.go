@@ -54,7 +54,8 @@ type Op struct {
 	// TTL, rounded up to seconds, deletes the key that long after this write; 0 keeps it.
 	TTL time.Duration
 	// Attachment travels with the event to watches of this process, so that the decoded form of Value need not be
-	// made again. The store never looks at it and does not persist it.
+	// made again. The store never looks at it and does not persist it. With one, nobody reads Value any more when Write has
+	// returned without an error, so that its memory may be used again.
 	Attachment any
 	// End has the key deleted again right after it was written (Value must not be nil): at the next revision and in the same commit
 	// if the backend can, else by a second write, which may fail by itself. Watches see both. The answer is that of the deletion.
@@ -101,7 +102,9 @@ type Page struct {
 
 // Event is one change of one key.
 type Event struct {
-	Record // for a deletion: the key, Modified is the revision of the deletion, Value is nil
+	Record // for a deletion: the key, Modified is the revision of the deletion, Value is nil; it may be nil, too, if there is an Attachment
+	// Size is the length of the value that was written, in bytes.
+	Size int
 	// Deleted tells a deletion from a write.
 	Deleted bool
 	// Prev is the record before, if there was one and the backend had it at hand: whoever needs it and finds none reads the key

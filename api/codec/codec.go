@@ -98,6 +98,10 @@ func WithKind(dst []byte, gvk schema.GroupVersionKind, object []byte) []byte {
 	return append(dst, object[1:]...)
 }
 
+// DecodePlain decodes JSON into a pointer to a zero value of a Go type. False means that there is something out of the ordinary, which is for
+// the library, and leaves it zero.
+func DecodePlain(data []byte, into any) bool { return types.Decode(data, into) }
+
 // AppendJSON appends what EncodeJSON makes.
 func AppendJSON(dst []byte, gvk schema.GroupVersionKind, obj any) ([]byte, error) {
 	if _, ok := obj.(*unstructured.Unstructured); ok {
@@ -237,6 +241,11 @@ func plainKind(obj map[string]any) bool {
 // EncodeStored encodes an object as Kubernetes keeps it in etcd: protobuf in its envelope for built-in kinds, JSON for
 // others. The object must have no resourceVersion.
 func EncodeStored(kind *resource.Kind, obj resource.Object) ([]byte, error) {
+	return EncodeStoredIn(nil, kind, obj)
+}
+
+// EncodeStoredIn is EncodeStored in room, if that is large enough; what room holds is lost.
+func EncodeStoredIn(room []byte, kind *resource.Kind, obj resource.Object) ([]byte, error) {
 	if kind.EncodeStored != nil {
 		return kind.EncodeStored(obj)
 	}
@@ -244,7 +253,7 @@ func EncodeStored(kind *resource.Kind, obj resource.Object) ([]byte, error) {
 	if kind.StorageVersion != "" {
 		stored.Version = kind.StorageVersion
 	}
-	value, err := EncodeProto(stored, obj)
+	value, err := encodeProto(room, stored, obj)
 	if errors.Is(err, ErrNoProto) {
 		value, err = EncodeJSON(kind.GroupVersionKind, obj)
 		return append(value, '\n'), err

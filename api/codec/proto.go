@@ -54,6 +54,11 @@ type sized interface {
 
 // EncodeProto encodes an object with its envelope.
 func EncodeProto(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
+	return encodeProto(nil, gvk, obj)
+}
+
+// encodeProto is EncodeProto in room, if that is large enough; what room holds is lost.
+func encodeProto(room []byte, gvk schema.GroupVersionKind, obj any) ([]byte, error) {
 	m, ok := obj.(sized)
 	if !ok {
 		raw, err := MarshalProto(obj)
@@ -63,7 +68,7 @@ func EncodeProto(gvk schema.GroupVersionKind, obj any) ([]byte, error) {
 		return WrapProto(gvk, raw), nil
 	}
 	size := m.Size()
-	dst := make([]byte, 0, size+len(gvk.Group)+len(gvk.Version)+len(gvk.Kind)+32)
+	dst := slices.Grow(room[:0], size+len(gvk.Group)+len(gvk.Version)+len(gvk.Kind)+32)
 	dst = append(dst, protoMagic()...)
 	dst = append(dst, 1<<3|2, 0) // the envelope's type, whose length follows
 	dst = bytesField(dst, 1, []byte(gvk.GroupVersion().String()))

@@ -33,12 +33,18 @@ func dropOffStatus(s *corev1.PodStatus) {
 
 // validatePodStatus checks a new status; containers that ended for good may not start again.
 func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
-	at := field.NewPath("status")
+	if len(podStatusProblems(p, old, nil)) == 0 { // paths cost more than looking
+		return nil
+	}
+	return podStatusProblems(p, old, field.NewPath("status"))
+}
+
+func podStatusProblems(p, old *corev1.Pod, at *field.Path) field.ErrorList {
 	var problems field.ErrorList
 	if p.Spec.NodeName != old.Spec.NodeName {
 		problems = append(problems, field.Forbidden(at.Child("nodeName"), "may not be changed directly"))
 	}
-	problems = append(problems, validateConditions(p.Status.Conditions, at.Child("conditions"))...)
+	problems = append(problems, validateConditions(p.Status.Conditions, under(at, "conditions"))...)
 	if p.Status.NominatedNodeName != "" {
 		problems = append(problems, subdomain(p.Status.NominatedNodeName, at.Child("nominatedNodeName"))...)
 	}
@@ -49,20 +55,20 @@ func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
 		problems = append(problems, field.Invalid(at.Child("qosClass"), p.Status.QOSClass, apivalidation.FieldImmutableErrorMsg))
 	}
 	problems = append(problems, validateTransitions(p, old, at)...)
-	problems = append(problems, validateClaimStatuses(p, at.Child("resourceClaimStatuses"))...)
-	problems = append(problems, validateExtendedClaim(p, at.Child("extendedResourceClaimStatus"))...)
+	problems = append(problems, validateClaimStatuses(p, under(at, "resourceClaimStatuses"))...)
+	problems = append(problems, validateExtendedClaim(p, under(at, "extendedResourceClaimStatus"))...)
 	ips := make([]string, len(p.Status.PodIPs))
 	for i, ip := range p.Status.PodIPs {
 		ips[i] = ip.IP
 	}
-	problems = append(problems, validateIPs(ips, p.Status.PodIPs, at.Child("podIPs"))...)
+	problems = append(problems, validateIPs(ips, p.Status.PodIPs, under(at, "podIPs"))...)
 	problems = append(problems, validateHostIPs(&p.Status, at)...)
 	return append(problems, validateContainerStatuses(p, at)...)
 }
 
 func validateConditions(conditions []corev1.PodCondition, at *field.Path) (problems field.ErrorList) {
 	for i := range conditions {
-		c, at := &conditions[i], at.Index(i)
+		c, at := &conditions[i], nth(at, i)
 		if c.ObservedGeneration < 0 {
 			problems = append(problems, field.Invalid(at.Child("observedGeneration"), c.ObservedGeneration, "must be a non-negative integer"))
 		}
@@ -136,7 +142,7 @@ func validateIPs(ips []string, whole any, at *field.Path) (problems field.ErrorL
 	families := map[bool]bool{}
 	bad := -1
 	for i, ip := range ips {
-		problems = append(problems, validation.IsValidIPForLegacyField(at.Index(i), ip, true, nil)...)
+		problems = append(problems, validation.IsValidIPForLegacyField(nth(at, i), ip, true, nil)...)
 		if parsed := net.ParseIP(ip); parsed != nil {
 			families[parsed.To4() == nil] = true
 		} else if bad < 0 {
@@ -182,12 +188,12 @@ func validateContainerStatuses(p *corev1.Pod, at *field.Path) (problems field.Er
 	}
 	for _, l := range lists {
 		for i := range l.statuses {
-			problems = append(problems, validateUser(l.statuses[i].User, at.Child(l.name).Index(i).Child("user"))...)
+			problems = append(problems, validateUser(l.statuses[i].User, under(nth(under(at, l.name), i), "user"))...)
 		}
 	}
 	for _, l := range lists {
 		for i := range l.statuses {
-			health, at := l.statuses[i].AllocatedResourcesStatus, at.Child(l.name).Index(i).Child("allocatedResourcesStatus")
+			health, at := l.statuses[i].AllocatedResourcesStatus, under(nth(under(at, l.name), i), "allocatedResourcesStatus")
 			if l.name == "ephemeralContainerStatuses" && len(health) > 0 {
 				problems = append(problems, field.Forbidden(at, "must not be specified in container status"))
 				continue

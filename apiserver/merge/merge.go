@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 
+	"knarr.dev/api/codec"
 	"knarr.dev/api/resource"
 )
 
@@ -153,8 +154,10 @@ func (p *patching) value(v reflect.Value, f *field, patch []byte) bool {
 
 // own decodes a value that decodes itself from a string or a whole number.
 func own(v reflect.Value, patch []byte) bool {
-	if _, ok := plainInteger(patch); !ok && patch[0] != '"' {
-		return false
+	if patch[0] != '"' {
+		if _, ok := plainInteger(patch); !ok {
+			return false
+		}
 	}
 	return decoded(v, patch)
 }
@@ -190,9 +193,11 @@ func decoded(v reflect.Value, patch []byte) bool {
 		return false
 	}
 	to := reflect.New(v.Type())
-	strict, err := kjson.UnmarshalStrict(patch, to.Interface())
-	if err != nil || len(strict) > 0 {
-		return false
+	if !codec.DecodePlain(patch, to.Interface()) {
+		strict, err := kjson.UnmarshalStrict(patch, to.Interface())
+		if err != nil || len(strict) > 0 {
+			return false
+		}
 	}
 	v.Set(to.Elem())
 	return true

@@ -77,6 +77,7 @@ func members(data []byte) (out []member, ok bool) {
 	if at >= len(data) || data[at] != '{' {
 		return nil, false
 	}
+	out = make([]member, 0, 8)
 	for at = blank(data, at+1); at < len(data) && data[at] != '}'; {
 		end := afterString(data, at)
 		name := data[at+1 : end-1]

@@ -284,7 +284,9 @@ func (c *Cache) publish(revision int64) {
 }
 
 func (c *Cache) entry(r *store.Record) (*Entry, error) {
-	c.sizes.add(len(r.Value))
+	if len(r.Value) > 0 {
+		c.sizes.add(len(r.Value))
+	}
 	if w, ok := r.Attachment.(*Written); ok {
 		return c.own(w.Entry(r.Key, r.Modified)), nil
 	}
@@ -330,6 +332,9 @@ func (c *Cache) apply(events []store.Event) {
 				ev.Entry = c.own(w.Entry(e.Key, e.Modified))
 			}
 		} else {
+			if len(e.Value) == 0 {
+				c.sizes.add(e.Size)
+			}
 			entry, err := c.entry(&e.Record)
 			if err != nil {
 				c.cfg.Log.Error("left out an undecodable change", "key", e.Key, "err", err)
@@ -337,7 +342,7 @@ func (c *Cache) apply(events []store.Event) {
 			}
 			ev.Entry = entry
 		}
-		weight := len(e.Value) // what was before is about as large
+		weight := max(e.Size, len(e.Value)) // what was before is about as large
 		if e.Deleted {
 			weight = int(mean)
 		}

@@ -135,7 +135,9 @@ func (c *Cache) before(ctx context.Context, e *store.Event) (*store.Record, erro
 // decoded makes an entry of a record's value.
 func (c *Cache) decoded(r *store.Record) (*Entry, error) {
 	plain := *r
-	plain.Attachment = nil
+	if len(r.Value) > 0 {
+		plain.Attachment = nil
+	}
 	e, err := c.entry(&plain)
 	if err != nil {
 		return nil, fmt.Errorf("revision %s: %w", strconv.FormatInt(r.Modified, 10), err)

@@ -103,6 +103,7 @@ func (s *Store) event(e *clientv3.Event) store.Event {
 	if e.Type == clientv3.EventTypeDelete {
 		event.Deleted, event.Value = true, nil
 	}
+	event.Size = len(event.Value)
 	if e.PrevKv != nil {
 		prev := s.record(e.PrevKv)
 		event.Prev = &prev

@@ -4,6 +4,7 @@
 package pebble
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -132,7 +133,7 @@ func (s *Store) stage(b *pebble.Batch, op *store.Op, current slot, before int64,
 		return events, err
 	}
 	s.index.set(op.Key, &next)
-	e := store.Event{Record: recordOf(op.Key, &next), Deleted: next.deleted}
+	e := store.Event{Record: recordOf(op.Key, &next), Deleted: next.deleted, Size: len(next.value)}
 	e.Attachment = op.Attachment
 	return append(events, e), nil
 }
@@ -145,6 +146,7 @@ func (s *Store) refusal(key string, current slot, events []store.Event, before i
 		return answer{record: store.Record{Key: key}, err: reason}
 	case current.revision > before:
 		r := events[current.revision-before-1].Record
+		r.Value = bytes.Clone(r.Value) // whose writer may use its memory again before this one has read it
 		r.Attachment = nil
 		return answer{record: r, err: reason}
 	}
@@ -160,6 +162,11 @@ func (s *Store) publish(b *pebble.Batch, events []store.Event, revision int64, n
 	if err := b.Commit(pebble.Sync); err != nil {
 		// Whether the batch is on disk is open; going on could give its revisions to other writes.
 		panic(fmt.Sprintf("store: commit of revisions up to %d: %v", revision, err))
+	}
+	for i := range events {
+		if e := &events[i]; e.Attachment != nil {
+			e.Value = nil // which the writer may use again
+		}
 	}
 	s.feed.Publish(events, revision)
 	s.revision.Store(revision)

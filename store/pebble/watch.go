@@ -82,7 +82,7 @@ func (s *Store) event(key string, revision int64) (store.Event, error) {
 	if err != nil {
 		return store.Event{}, err
 	}
-	e := store.Event{Record: recordOf(key, v), Deleted: v.deleted}
+	e := store.Event{Record: recordOf(key, v), Deleted: v.deleted, Size: len(v.value)}
 	e.Modified = revision
 	if v.previous == 0 {
 		return e, nil

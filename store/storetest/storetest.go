@@ -196,9 +196,9 @@ func testEnds(t *testing.T, s store.Store, _ *Clock) {
 	}
 	var got []string
 	for _, e := range next(t, w, 3)[1:] {
-		got = append(got, fmt.Sprintf("%s %v %v %v", e.Value, e.Deleted, e.Attachment, e.Modified == end.Modified))
+		got = append(got, fmt.Sprintf("%d %v %v %v", e.Size, e.Deleted, e.Attachment, e.Modified == end.Modified))
 	}
-	if want := []string{"2 false last false", " true gone true"}; !slices.Equal(got, want) {
+	if want := []string{"1 false last false", "0 true gone true"}; !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
 	last := read(t, s, store.Query{Key: "/a", Revision: end.Modified - 1})
@@ -289,7 +289,7 @@ func testWatch(t *testing.T, s store.Store, _ *Clock) {
 	put(t, s, "/p/b", "2")
 	last := remove(t, s, "/p/a")
 	events := next(t, w, 3)
-	if e := events[0]; string(e.Value) != "1" || before(t, s, e) != "0" || e.Attachment != any(attachment) {
+	if e := events[0]; e.Value != nil && string(e.Value) != "1" || e.Size != 1 || before(t, s, e) != "0" || e.Attachment != any(attachment) {
 		t.Errorf("update: %+v", e)
 	}
 	if e := events[1]; e.Key != "/p/b" || e.Prev != nil || e.Created != e.Modified {

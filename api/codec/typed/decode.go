@@ -352,7 +352,7 @@ func readFieldsV1(r *reader, p unsafe.Pointer) bool {
 	if !ok || string(raw) == "null" {
 		return false
 	}
-	(*metav1.FieldsV1)(p).SetRawBytes(raw)
+	(*metav1.FieldsV1)(p).SetRawString(r.types.sets.of(raw))
 	return true
 }
 

@@ -311,6 +311,8 @@ func (c protoPlan) single(t reflect.Type) func(w *wire, b []byte, p unsafe.Point
 		return c.message(t).decode
 	case t == quantityType():
 		return readProtoQuantity
+	case t == fieldsV1Type():
+		return readProtoFields
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[message]()):
 		return func(_ *wire, b []byte, p unsafe.Pointer) bool {
 			return reflect.NewAt(t, p).Interface().(message).Unmarshal(b) == nil
@@ -440,4 +442,16 @@ func readProtoQuantity(w *wire, b []byte, p unsafe.Pointer) bool {
 	}
 	text, rest, ok := value(b[1:])
 	return ok && len(rest) == 0 && w.types.quantities.read(text, (*resource.Quantity)(p))
+}
+
+func readProtoFields(w *wire, b []byte, p unsafe.Pointer) bool {
+	if len(b) == 0 || b[0] != 1<<3|wireBytes {
+		return false
+	}
+	raw, rest, ok := value(b[1:])
+	if !ok || len(rest) > 0 || len(raw) == 0 {
+		return false
+	}
+	(*metav1.FieldsV1)(p).SetRawString(w.types.sets.of(raw))
+	return true
 }

@@ -59,6 +59,32 @@ func (t *texts) of(b []byte) string {
 	return s
 }
 
+// sets remembers what managed fields say, which is long and the same for all objects that are made in the same way. Its zero value is
+// ready for use, by many at once.
+type sets struct {
+	known [setSlots]atomic.Pointer[string]
+}
+
+const (
+	setSlots = 64
+	setMax   = 16 << 10 // bytes of a set that is remembered
+)
+
+// of returns b as a string.
+func (t *sets) of(b []byte) string {
+	n := len(b)
+	if n < textMax || n > setMax {
+		return string(b)
+	}
+	at := &t.known[(uint64(n)*0x9e3779b97f4a7c15^binary.LittleEndian.Uint64(b[n/2:]))*0xbf58476d1ce4e5b9>>58]
+	if had := at.Load(); had != nil && *had == string(b) {
+		return *had
+	}
+	s := string(b)
+	at.Store(&s)
+	return s
+}
+
 // quantities remembers the quantities that were read last, with the text that they are written as: finding that out takes
 // longer than everything else about them. Its zero value is ready for use, by many at once.
 type quantities struct {

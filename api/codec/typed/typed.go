@@ -28,6 +28,7 @@ type Types struct {
 	encoders, decoders, messages sync.Map // by reflect.Type
 
 	texts      texts
+	sets       sets
 	quantities quantities
 }
 

@@ -89,7 +89,7 @@ func (f *Feed) Publish(events []store.Event, revision int64) {
 	f.events = append(f.events, events...)
 	for i := range events {
 		e := &events[i]
-		f.size += len(e.Value)
+		f.size += max(e.Size, len(e.Value))
 		revision = max(revision, e.Modified)
 		f.matching(e.Key, func(g *group) {
 			g.last = e.Modified
@@ -199,7 +199,7 @@ func (f *Feed) trim(most int) {
 	drop := 0
 	for drop < len(f.events) && (len(f.events)-drop > most || f.size > maxBytes) {
 		e := &f.events[drop]
-		f.size -= len(e.Value)
+		f.size -= max(e.Size, len(e.Value))
 		f.from = e.Modified
 		f.matching(e.Key, func(g *group) { g.dropped = max(g.dropped, e.Modified) })
 		drop++
