@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +81,9 @@ func nodeEvent(n, old *corev1.Node) (event plugins.Event) {
 	}
 	if n.Spec.Unschedulable != old.Spec.Unschedulable || !apiequality.Semantic.DeepEqual(n.Spec.Taints, old.Spec.Taints) {
 		event |= plugins.NodeTaints
+	}
+	if !slices.Equal(n.Status.DeclaredFeatures, old.Status.DeclaredFeatures) {
+		event |= plugins.NodeFeatures
 	}
 	return event
 }

@@ -29,11 +29,12 @@ const (
 	PodRemoved // a pod on a node ended, or is no more
 	PodChanged // labels or requests of a pod on a node
 	NamespaceChanged
+	NodeFeatures // declared ones
 )
 
 // Kinds is how many kinds of change there are; Anything is all of them.
 const (
-	Kinds          = 9
+	Kinds          = 10
 	Anything Event = 1<<Kinds - 1
 )
 
@@ -84,6 +85,7 @@ func All() []Plugin {
 		{Name: "NodeName", Helps: NodeAdded, Prepare: nodeName},
 		{Name: "TaintToleration", Weight: 3, Helps: NodeAdded | NodeTaints, Prepare: taintToleration},
 		{Name: "NodeAffinity", Weight: 2, Helps: NodeAdded | NodeLabels, Prepare: nodeAffinity},
+		{Name: "NodeDeclaredFeatures", Helps: NodeAdded | NodeFeatures, Prepare: nodeDeclaredFeatures},
 		{Name: "NodePorts", Helps: NodeAdded | PodRemoved, Prepare: nodePorts},
 		{Name: "NodeResourcesFit", Weight: 1, Helps: NodeAdded | NodeRoom | PodRemoved | PodChanged, Prepare: nodeResourcesFit},
 		{Name: "VolumeBinding", Helps: Anything, Prepare: volumeBinding},
