@@ -282,14 +282,46 @@ func (a *Agent) startRoutesAndProxy(ctx context.Context) error {
 	a.parts.run("certificate of the service proxy", func(ctx context.Context) error { return certificate.Keep(ctx, a.api, a.log) })
 	s := a.joined.Settings
 	pods, nodes := netip.MustParsePrefix(s.PodCIDR), netip.MustParsePrefix(s.NodeCIDR)
-	r := &router{client: caller, log: a.log, self: a.joined.Node, pods: pods, local: nodes, keep: a.config.KeepPods}
-	a.parts.run("routes", r.run)
-	p := proxy.New(proxy.Config{
+	config := proxy.Config{
 		NodeName: a.joined.Node, NodeIPs: []netip.Addr{a.address, loopback()}, PodCIDR: pods, NodeCIDR: nodes,
 		ServiceCIDR: netip.MustParsePrefix(s.ServiceCIDR), Table: "knarr-proxy-" + nodenet.ID(a.config.DataDir), Keep: a.config.KeepPods,
-	}, caller, a.log)
+	}
+	if err := a.begin(config); err != nil {
+		return err
+	}
+	r := &router{client: caller, log: a.log, self: a.joined.Node, pods: pods, local: nodes, keep: a.config.KeepPods}
+	a.parts.run("routes", r.run)
+	p := proxy.New(config, caller, a.log)
 	a.parts.run("service proxy", p.Run)
 	return nil
+}
+
+// begin checks that nobody else has addresses of pods, and notes what the node will leave behind if it is killed.
+func (a *Agent) begin(p proxy.Config) error {
+	if err := nodenet.Free(nodenet.ID(a.config.DataDir), map[string]netip.Prefix{"pod": p.PodCIDR}); err != nil {
+		return err
+	}
+	left := &left{Pods: p.PodCIDR, Proxies: []proxy.Config{p}, Nodes: []leftNode{{
+		DataDir: a.nodeDir(), Bridge: a.bridge(), PodCIDR: p.PodCIDR, Runtime: a.runtimeSocket(),
+	}}}
+	if err := left.save(a.config.DataDir); err != nil {
+		return err
+	}
+	a.parts.onStop("notes", func() error {
+		if a.config.KeepPods {
+			return nil
+		}
+		return forgetLeft(a.config.DataDir)
+	})
+	return nil
+}
+
+// bridge is the link of the node's pods.
+func (a *Agent) bridge() string { return "kp" + nodenet.ID(a.config.DataDir) + "-0" }
+
+// runtimeSocket is the socket of the container runtime; empty if the node runs its own.
+func (a *Agent) runtimeSocket() string {
+	return strings.TrimPrefix(a.config.ContainerRuntimeEndpoint, "unix://")
 }
 
 // startNode starts the node agent and waits until the API server can ask it.
@@ -308,7 +340,7 @@ func (a *Agent) startNode(ctx context.Context) error {
 	}
 	config := node.Config{
 		Name: a.joined.Node, DataDir: a.nodeDir(), NodeIP: a.address.String(), PodCIDR: pods,
-		Bridge: "kp" + nodenet.ID(a.config.DataDir) + "-0", ContainerdSocket: strings.TrimPrefix(a.config.ContainerRuntimeEndpoint, "unix://"),
+		Bridge: a.bridge(), ContainerdSocket: a.runtimeSocket(),
 		ClusterDNS: a.joined.Settings.ClusterDNS, ClusterDomain: a.joined.Settings.ClusterDomain,
 		Serving: &tls.Config{
 			MinVersion: tls.VersionTLS12, GetCertificate: serving.TLS, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: callers,

@@ -11,6 +11,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -197,16 +198,20 @@ func (c *Cluster) makeNetwork(context.Context) error {
 			})
 		}
 	}
-	if err := c.network.Up(); err != nil {
+	left, err := c.leaves()
+	if err != nil {
+		return err
+	}
+	if err := left.save(c.config.DataDir); err != nil {
 		return err
 	}
 	c.parts.onStop("network", func() error {
 		if c.config.KeepPods {
 			return nil
 		}
-		return c.network.Down()
+		return errors.Join(c.network.Down(), forgetLeft(c.config.DataDir))
 	})
-	return nil
+	return c.network.Up()
 }
 
 // nodeName is the name of real node number i.

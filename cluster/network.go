@@ -16,19 +16,36 @@ import (
 // startProxies makes Services work on every real node and, if those have network namespaces of their own, on the machine
 // around them, so that its users reach cluster addresses and node ports too.
 func (c *Cluster) startProxies(context.Context) error {
+	all, err := c.proxyConfigs()
+	if err != nil {
+		return err
+	}
+	for _, config := range all {
+		c.startProxy(config)
+	}
+	return nil
+}
+
+// proxyConfigs are the configurations of all proxies of this machine, the machine's own one last.
+func (c *Cluster) proxyConfigs() ([]proxy.Config, error) {
+	var all []proxy.Config
 	if len(c.network.Namespaced) == 0 {
 		address, err := c.nodeAddress(0)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.startProxy(proxy.Config{NodeName: c.nodeName(0), NodeIPs: []netip.Addr{address, c.network.Gateway(), loopback()}})
-		return nil
+		all = append(all, proxy.Config{NodeName: c.nodeName(0), NodeIPs: []netip.Addr{address, c.network.Gateway(), loopback()}})
+	} else {
+		for i, n := range c.network.Namespaced {
+			all = append(all, proxy.Config{NodeName: c.nodeName(i), NodeIPs: []netip.Addr{n.Address}, NetNS: c.network.Path(n)})
+		}
+		all = append(all, proxy.Config{NodeIPs: []netip.Addr{c.network.Gateway(), loopback()}})
 	}
-	for i, n := range c.network.Namespaced {
-		c.startProxy(proxy.Config{NodeName: c.nodeName(i), NodeIPs: []netip.Addr{n.Address}, NetNS: c.network.Path(n)})
+	for i := range all {
+		all[i].PodCIDR, all[i].NodeCIDR, all[i].ServiceCIDR = c.network.Pods, c.network.Nodes, c.serviceRange()
+		all[i].Table, all[i].Keep = "knarr-proxy-"+c.network.ID, c.config.KeepPods
 	}
-	c.startProxy(proxy.Config{NodeIPs: []netip.Addr{c.network.Gateway(), loopback()}})
-	return nil
+	return all, nil
 }
 
 func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
@@ -38,9 +55,6 @@ func (c *Cluster) startProxy(config proxy.Config) {
 	if name == "" {
 		name = "the machine"
 	}
-	config.PodCIDR, config.NodeCIDR, config.ServiceCIDR = c.network.Pods, c.network.Nodes, c.serviceRange()
-	config.Table = "knarr-proxy-" + c.network.ID
-	config.Keep = c.config.KeepPods
 	caller := c.Client(call.Identity{Name: "system:kube-proxy", Groups: []string{"system:authenticated"}})
 	p := proxy.New(config, caller, c.log.With("node", name))
 	c.parts.run("service proxy of "+name, p.Run)

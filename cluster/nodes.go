@@ -45,7 +45,11 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 
 func (c *Cluster) startNode(i int) (*node.Agent, error) {
 	name := c.nodeName(i)
-	address, err := c.nodeAddress(i)
+	config, err := c.nodeConfig(i)
+	if err != nil {
+		return nil, err
+	}
+	address, err := netip.ParseAddr(config.NodeIP)
 	if err != nil {
 		return nil, err
 	}
@@ -53,16 +57,7 @@ func (c *Cluster) startNode(i int) (*node.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := node.Config{
-		Name: name, DataDir: filepath.Join(c.config.DataDir, "nodes", name), NodeIP: address.String(),
-		PodCIDR: podRange(c.network.Pods, i), Bridge: fmt.Sprintf("kp%s-%d", c.network.ID, i),
-		ContainerdSocket: c.config.ContainerRuntimeEndpoint, ClusterDNS: c.config.ClusterDNS, ClusterDomain: c.config.ClusterDomain,
-		Serving: serving, Port: c.config.KubeletPort, KeepPods: c.config.KeepPods,
-		EvictionHard: c.config.EvictionHard, Version: KubernetesVersion,
-	}
-	if len(c.network.Namespaced) > 0 {
-		config.NetNS = c.network.Path(c.network.Namespaced[i])
-	}
+	config.Serving = serving
 	identity := call.Identity{Name: "system:node:" + name, Groups: []string{"system:nodes", "system:authenticated"}}
 	agent, err := node.New(config, c.Client(identity), c.log.With("node", name))
 	if err != nil {
@@ -70,6 +65,25 @@ func (c *Cluster) startNode(i int) (*node.Agent, error) {
 	}
 	c.parts.run("node "+name, agent.Run)
 	return agent, nil
+}
+
+// nodeConfig is the configuration of real node number i, without its certificate.
+func (c *Cluster) nodeConfig(i int) (node.Config, error) {
+	address, err := c.nodeAddress(i)
+	if err != nil {
+		return node.Config{}, err
+	}
+	name := c.nodeName(i)
+	config := node.Config{
+		Name: name, DataDir: filepath.Join(c.config.DataDir, "nodes", name), NodeIP: address.String(),
+		PodCIDR: podRange(c.network.Pods, i), Bridge: fmt.Sprintf("kp%s-%d", c.network.ID, i),
+		ContainerdSocket: c.config.ContainerRuntimeEndpoint, ClusterDNS: c.config.ClusterDNS, ClusterDomain: c.config.ClusterDomain,
+		Port: c.config.KubeletPort, KeepPods: c.config.KeepPods, EvictionHard: c.config.EvictionHard, Version: KubernetesVersion,
+	}
+	if len(c.network.Namespaced) > 0 {
+		config.NetNS = c.network.Path(c.network.Namespaced[i])
+	}
+	return config, nil
 }
 
 // nodeAddress is the address of real node number i: its own in its namespace, or the machine's, on the network on which others

@@ -160,14 +160,16 @@ func (p *Proxy) route() (undo func() error) {
 	return back
 }
 
+// routeLocalnet lets packets to loopback addresses come from elsewhere.
+const routeLocalnet = "net/ipv4/conf/all/route_localnet"
+
 // routeLoopback lets node ports answer on loopback addresses.
 func (p *Proxy) routeLoopback() (undo func(context.Context) error) {
 	undo = func(context.Context) error { return nil }
 	if !p.node.Loopback() {
 		return undo
 	}
-	const key = "net/ipv4/conf/all/route_localnet"
-	was, err := p.netns.Set(key, "1")
+	was, err := p.netns.Set(routeLocalnet, "1")
 	if err != nil {
 		p.log.Warn("node ports do not answer on loopback addresses", "err", err)
 	}
@@ -179,7 +181,7 @@ func (p *Proxy) routeLoopback() (undo func(context.Context) error) {
 		if err != nil || slices.ContainsFunc(tables, func(name string) bool { return strings.HasPrefix(name, tablePrefix) }) {
 			return err // another proxy still guards and needs it
 		}
-		_, err = p.netns.Set(key, was)
+		_, err = p.netns.Set(routeLocalnet, was)
 		return err
 	}
 }

@@ -109,27 +109,44 @@ func (n Namespace) FilterBridges(ctx context.Context) error {
 // Route makes a range of addresses that no interface has reachable for programs of the namespace, which send from the address src, so that
 // rules get to see it: without a route, there is no packet. undo takes it back.
 func (n Namespace) Route(to netip.Prefix, src netip.Addr) (undo func() error, err error) {
-	var route *netlink.Route
 	err = n.Inside(func() error {
-		lo, err := netlink.LinkByName("lo")
+		route, err := routeTo(to)
 		if err != nil {
 			return err
 		}
-		route = &netlink.Route{
-			LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: src.AsSlice(),
-			Dst: &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)},
-		}
+		route.Src = src.AsSlice()
 		return netlink.RouteReplace(route)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("route to %s: %w", to, err)
 	}
-	return func() error {
-		err := n.Inside(func() error { return netlink.RouteDel(route) })
-		if errors.Is(err, unix.ESRCH) {
-			return nil // gone with the network
+	return func() error { return n.Unroute(to) }, nil
+}
+
+// Unroute removes the route that Route made; one that is gone with the network is no error.
+func (n Namespace) Unroute(to netip.Prefix) error {
+	err := n.Inside(func() error {
+		route, err := routeTo(to)
+		if err != nil {
+			return err
 		}
-		return err
+		return netlink.RouteDel(route)
+	})
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route to %s: %w", to, err)
+	}
+	return nil
+}
+
+// routeTo is the route to a range by way of loopback.
+func routeTo(to netip.Prefix) (*netlink.Route, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	return &netlink.Route{
+		LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)},
 	}, nil
 }
 

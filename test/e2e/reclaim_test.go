@@ -16,33 +16,31 @@ import (
 	"time"
 )
 
-// argsFile is where a data directory says how its server was started.
-const argsFile = "e2e.args"
+// ownerFile is where a data directory says which test process it belongs to.
+const ownerFile = "e2e.owner"
 
-// started says how the server of a data directory was started, and by which test process.
-type started struct {
-	Args    []string
+type owner struct {
 	PID     int
 	Program string
 }
 
-// remember notes how the server of a data directory is started, for reclaim.
-func remember(dir string, args []string) error {
+// remember notes that a data directory is that of a cluster of this process, for reclaim.
+func remember(dir string) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(started{Args: args, PID: os.Getpid(), Program: program})
+	b, err := json.Marshal(owner{PID: os.Getpid(), Program: program})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, argsFile), b, 0o600)
+	return os.WriteFile(filepath.Join(dir, ownerFile), b, 0o600)
 }
 
 // reclaim ends clusters that tests left behind which were killed themselves: their addresses, links and containers would be in the way.
-// Each is started once more, takes over what is there, and stops in good order.
+// `knarr down` cleans up after each.
 func reclaim() {
-	files, _ := filepath.Glob(filepath.Join(os.TempDir(), "knarr-data*", argsFile))
+	files, _ := filepath.Glob(filepath.Join(os.TempDir(), "knarr-data*", ownerFile))
 	for _, file := range files {
 		dir := filepath.Dir(file)
 		if !ours(dir) {
@@ -76,7 +74,7 @@ func reclaimOne(dir, file string) error {
 	if err != nil {
 		return err
 	}
-	var was started
+	var was owner
 	if err := json.Unmarshal(b, &was); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -90,19 +88,13 @@ func reclaimOne(dir, file string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(bin, "knarr"), was.Args...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+	if _, err := os.Stat(filepath.Join(dir, "run", "left.json")); errors.Is(err, os.ErrNotExist) {
+		return nil // it ended in good order, or before it made anything
 	}
-	if err := cmd.Start(); err != nil {
-		return err
+	if out, err := exec.Command(filepath.Join(bin, "knarr"), "down", "--data-dir", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
 	}
-	kill := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
-	defer kill.Stop()
-	_, _ = out.Read(make([]byte, 1)) // it is ready, or has given up
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	return cmd.Wait()
+	return nil
 }
 
 // killUsers kills servers of a data directory that still run.

@@ -74,7 +74,7 @@ func startServer(t *testing.T, subcommand string, args ...string) *server {
 	s.args = append([]string{subcommand, "--data-dir", dir, "--listen", s.listen, "--log-level", "info"}, args...)
 	if subcommand == "up" {
 		s.args = append(s.args, roomLeft)
-		if err := remember(dir, s.args); err != nil {
+		if err := remember(dir); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,11 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -67,7 +69,7 @@ func (p Plan) Up() error {
 	if err := forwarding(); err != nil {
 		return err
 	}
-	if err := p.free(); err != nil {
+	if err := Free(p.ID, map[string]netip.Prefix{"node": p.Nodes, "pod": p.Pods}); err != nil {
 		return err
 	}
 	bridge, err := p.bridge()
@@ -106,16 +108,16 @@ func (p Plan) Down() error {
 	return errors.Join(problems...)
 }
 
-// free tells whether somebody else has addresses of these ranges, such as another cluster or one that was killed and never stopped:
-// packets would go there.
-func (p Plan) free() error {
+// Free tells whether somebody else than the cluster of an ID has addresses of these ranges, which are by what they are for: another
+// cluster, or one that was killed. Packets would go there.
+func Free(id string, ranges map[string]netip.Prefix) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
 		name := l.Attrs().Name
-		if strings.Contains(name, p.ID) {
+		if strings.Contains(name, id) {
 			continue
 		}
 		addresses, err := netlink.AddrList(l, netlink.FAMILY_V4)
@@ -124,9 +126,9 @@ func (p Plan) free() error {
 		}
 		for _, a := range addresses {
 			ip, _ := netip.AddrFromSlice(a.IP.To4())
-			for what, r := range map[string]netip.Prefix{"node": p.Nodes, "pod": p.Pods} {
-				if r.Contains(ip) {
-					return fmt.Errorf("%s addresses %s: link %s has %s of them. Is there another cluster, or one that was killed? Choose other addresses, or start and stop it once more", what, r, name, a.IPNet)
+			for _, what := range slices.Sorted(maps.Keys(ranges)) {
+				if r := ranges[what]; r.Contains(ip) {
+					return fmt.Errorf("%s addresses %s: link %s has %s of them. Is there another cluster, or one that was killed? Choose other addresses, or end it: knarr down --data-dir ITS-DIRECTORY", what, r, name, a.IPNet)
 				}
 			}
 		}

@@ -38,6 +38,9 @@ func TestNodesReachEachOtherAndGoAway(t *testing.T) {
 	if err := other.Up(); err == nil || !strings.Contains(err.Error(), "link knarr-"+p.ID+" has 10.251.0.1/24") {
 		t.Errorf("another cluster with the same addresses: %v", err)
 	}
+	if err := Free(other.ID, map[string]netip.Prefix{"pod": p.Nodes}); err == nil || !strings.Contains(err.Error(), "pod addresses 10.251.0.0/24") {
+		t.Errorf("an agent with the same addresses: %v", err)
+	}
 	l, err := Listen(p.Path(p.Namespaced[1]), "10.251.0.12:0")
 	if err != nil {
 		t.Fatal(err)
