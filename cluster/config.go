@@ -119,7 +119,7 @@ type Config struct {
 }
 
 // LoadConfig reads a configuration file into c. Unknown keys are errors that name their line.
-func LoadConfig[T Config | AgentConfig](file string, c *T) error {
+func LoadConfig[T Config | AgentConfig | ComponentConfig](file string, c *T) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
