@@ -123,7 +123,6 @@ func (c *conn) begin() error {
 	}
 	c.mu.Lock()
 	c.settings()
-	c.flush(once)
 	c.mu.Unlock()
 	_ = c.nc.SetReadDeadline(time.Now().Add(prefaceTimeout))
 	b, err := c.in.take(len(wire.ClientPreface))

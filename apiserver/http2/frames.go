@@ -319,8 +319,7 @@ func (c *conn) onSetting(s wire.Setting) error {
 			return fault{wire.ErrCodeProtocol, "size of frames"}
 		}
 	case wire.SettingHeaderTableSize:
-		c.encoder.SetMaxDynamicTableSizeLimit(min(s.Val, tableSize))
-		c.encoder.SetMaxDynamicTableSize(min(s.Val, tableSize))
+		c.encoder.shrink(int(s.Val))
 	case wire.SettingEnablePush:
 		if s.Val > 1 {
 			return fault{wire.ErrCodeProtocol, "ENABLE_PUSH"}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -102,22 +101,6 @@ func TestFloods(t *testing.T) {
 				t.Error(got)
 			}
 		})
-	}
-}
-
-// TestUnread: a client that does not read what it makes the server say loses the connection before much waits.
-func TestUnread(t *testing.T) {
-	r := few(t, 10, time.Minute, func(http.ResponseWriter, *http.Request) {})
-	_ = r.nc.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
-	for i := 0; ; i++ {
-		_ = r.fr.WritePing(false, [8]byte{})
-		if _, err := r.nc.Write(r.out.Bytes()); err != nil {
-			return
-		}
-		r.out.Reset()
-		if i > 1<<20 {
-			t.Fatal("the server takes everything")
-		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	wire "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // Limits of what waits to be written.
@@ -21,7 +20,6 @@ const (
 	outputMax   = 64 << 10 // bytes of answers; a header more
 	outputKeep  = 96 << 10 // the largest buffer that is kept
 	controlsMax = 1000     // answers to pings, settings and errors
-	tableSize   = 4096     // of the encoder
 	dataMax     = maxFrame - frameHeader
 )
 
@@ -45,19 +43,14 @@ type output struct {
 
 	send    int64 // what the client takes on the connection
 	initial int64 // what it takes on a new stream
-	encoder *hpack.Encoder
+	encoder encoder
 }
 
 func (o *output) init(c *conn) {
 	o.conn, o.room.L = c, &c.mu
 	o.send, o.initial = initialWindow, initialWindow
-	o.encoder = hpack.NewEncoder(o)
-}
-
-// Write takes what the encoder makes.
-func (o *output) Write(p []byte) (int, error) {
-	o.out = append(o.out, p...)
-	return len(p), nil
+	o.encoder.max = 4096 // of RFC 9113
+	o.encoder.shrink(tableSize)
 }
 
 // reserve makes sure that there is a buffer.
@@ -104,12 +97,13 @@ func (o *output) appendGoAway(last uint32, code wire.ErrCode, why string) {
 }
 
 // appendFields appends HEADERS, and CONTINUATION if one frame is too small.
-func (o *output) appendFields(stream uint32, end bool, fields []hpack.HeaderField) {
+func (o *output) appendFields(stream uint32, end bool, fields []field) {
 	o.reserve()
 	at := len(o.out)
 	o.appendHead(0, wire.FrameHeaders, wire.FlagHeadersEndHeaders, stream)
-	for _, f := range fields {
-		_ = o.encoder.WriteField(f) // Write does not fail
+	o.out = o.encoder.begin(o.out)
+	for i := range fields {
+		o.out = o.encoder.append(o.out, &fields[i])
 	}
 	size := len(o.out) - at - frameHeader
 	if size > maxFrame {

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
-	"golang.org/x/net/http2/hpack"
 )
 
 // response is the answer to a request, as its handler writes it. But for deadlines it is for one goroutine.
@@ -30,7 +29,7 @@ type response struct {
 
 // draft is what an answer keeps until it is sent.
 type draft struct {
-	fields []hpack.HeaderField
+	fields []field
 	body   []byte
 	length string // Content-Length
 	typed  bool   // has Content-Type, or cannot be guessed from the body
@@ -90,7 +89,7 @@ func (w *response) WriteHeader(code int) {
 	}
 	w.status, w.declared = code, -1
 	d := w.note()
-	d.fields = append(d.fields, hpack.HeaderField{Name: ":status", Value: statusText(code)})
+	d.fields = append(d.fields, status(code))
 	for k, values := range w.header {
 		w.noteHeader(d, k, values)
 	}
@@ -98,8 +97,12 @@ func (w *response) WriteHeader(code int) {
 
 // noteHeader takes what the handler says of one header.
 func (w *response) noteHeader(d *draft, k string, values []string) {
-	switch k {
-	case "Content-Length":
+	n := nameOf(k)
+	if n == nil { // so are those with http.TrailerPrefix
+		return
+	}
+	switch n.role {
+	case lengthOf:
 		if len(values) == 0 {
 			return
 		}
@@ -107,41 +110,51 @@ func (w *response) noteHeader(d *draft, k string, values []string) {
 			w.declared, d.length = int64(n), values[0]
 		}
 		return
-	case "Content-Type":
+	case typeOf:
 		d.typed = true
-	case "Content-Encoding":
+	case codingOf:
 		d.typed = d.typed || len(values) > 0 && values[0] != ""
-	case "Date":
+	case dateOf:
 		d.dated = true
-	case "Trailer":
-		for _, v := range values {
-			for name := range strings.SplitSeq(v, ",") {
-				if k := http.CanonicalHeaderKey(strings.TrimSpace(name)); httpguts.ValidTrailerHeader(k) && !slices.Contains(w.trailers, k) {
-					w.trailers = append(w.trailers, k)
-				}
-			}
-		}
-	case "Connection":
+	case trailerOf:
+		w.announce(values)
+	case leaveOf:
 		d.leave = len(values) > 0 && values[0] == "close"
-	}
-	if ofConnection(k) || strings.HasPrefix(k, http.TrailerPrefix) {
+		return
+	case forbidden:
 		return
 	}
-	d.fields = appendHeader(d.fields, k, values)
+	d.fields = n.append(d.fields, values)
 }
 
-// appendHeader appends the valid fields of one header.
-func appendHeader(fields []hpack.HeaderField, k string, values []string) []hpack.HeaderField {
-	name := wireName(k)
-	if name == "" {
-		return fields
+// announce notes the names of trailers.
+func (w *response) announce(values []string) {
+	for _, v := range values {
+		for name := range strings.SplitSeq(v, ",") {
+			if k := http.CanonicalHeaderKey(strings.TrimSpace(name)); httpguts.ValidTrailerHeader(k) && !slices.Contains(w.trailers, k) {
+				w.trailers = append(w.trailers, k)
+			}
+		}
 	}
+}
+
+// append appends the valid fields of one header.
+func (n *name) append(fields []field, values []string) []field {
 	for _, v := range values {
 		if httpguts.ValidHeaderFieldValue(v) {
-			fields = append(fields, hpack.HeaderField{Name: name, Value: v, Sensitive: volatile(name)})
+			fields = append(fields, field{name: n.wire, value: v, static: n.static, volatile: n.volatile})
 		}
 	}
 	return fields
+}
+
+// appendHeader appends the fields of a header that may be in trailers and informational answers.
+func appendHeader(fields []field, k string, values []string) []field {
+	n := nameOf(k)
+	if n == nil || n.role == forbidden || n.role == leaveOf || n.role == lengthOf {
+		return fields
+	}
+	return n.append(fields, values)
 }
 
 // inform sends an informational answer.
@@ -149,11 +162,9 @@ func (w *response) inform(code int) {
 	if code == http.StatusSwitchingProtocols {
 		return // HTTP/2 has none
 	}
-	fields := []hpack.HeaderField{{Name: ":status", Value: statusText(code)}}
+	fields := []field{status(code)}
 	for k, values := range w.header {
-		if k != "Content-Length" && !ofConnection(k) && !strings.HasPrefix(k, http.TrailerPrefix) {
-			fields = appendHeader(fields, k, values)
-		}
+		fields = appendHeader(fields, k, values)
 	}
 	c := w.stream.conn
 	c.mu.Lock()
@@ -170,7 +181,7 @@ func (w *response) proceed() {
 	s := w.stream
 	s.body.expected = false
 	if s.err == nil && !w.sent {
-		s.conn.appendFields(s.id, false, []hpack.HeaderField{{Name: ":status", Value: "100"}})
+		s.conn.appendFields(s.id, false, []field{status(http.StatusContinue)})
 		s.conn.flush(once)
 	}
 }
@@ -290,16 +301,16 @@ func (w *response) sendHeader(d *draft, next []byte, end bool) (bare bool) {
 		body = next
 	}
 	if !d.typed && len(body) > 0 {
-		d.fields = append(d.fields, hpack.HeaderField{Name: "content-type", Value: http.DetectContentType(body)})
+		d.fields = append(d.fields, field{name: "content-type", value: http.DetectContentType(body), static: 31})
 	}
 	if d.length == "" && w.done && !bodyless(w.status) && (len(d.body) > 0 || !w.head()) {
 		d.length = strconv.Itoa(len(d.body))
 	}
 	if d.length != "" {
-		d.fields = append(d.fields, hpack.HeaderField{Name: "content-length", Value: d.length, Sensitive: true})
+		d.fields = append(d.fields, field{name: "content-length", value: d.length, static: 28, volatile: true})
 	}
 	if !d.dated {
-		d.fields = append(d.fields, hpack.HeaderField{Name: "date", Value: c.server.now()})
+		d.fields = append(d.fields, field{name: "date", value: c.server.now(), static: 33})
 	}
 	bare = w.head() || bodyless(w.status) || end && len(d.body) == 0
 	c.appendFields(w.stream.id, bare, d.fields)
@@ -334,8 +345,8 @@ func (w *response) end() {
 }
 
 // lateTrailers are the trailers of the answer.
-func (w *response) lateTrailers() []hpack.HeaderField {
-	var fields []hpack.HeaderField
+func (w *response) lateTrailers() []field {
+	var fields []field
 	for _, k := range w.trailers {
 		fields = appendHeader(fields, k, w.header[k])
 	}
@@ -347,6 +358,9 @@ func (w *response) lateTrailers() []hpack.HeaderField {
 	}
 	return fields
 }
+
+// status is the field of a status.
+func status(code int) field { return field{name: ":status", value: statusText(code), static: 8} }
 
 // statusText is a status as a number in text.
 func statusText(code int) string {
