@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"knarr.dev/api/resource"
+	"knarr.dev/apiserver/watchcache"
 	"knarr.dev/store"
 )
 
@@ -135,6 +136,9 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 			return nil, apierrors.NewBadRequest(otherNamespace)
 		}
 	}
+	if err := checkChanged(o, hub); err != nil {
+		return nil, err
+	}
 	b.give(r.rules(), hub)
 	a.Name = hub.GetName()
 	if service, ok := hub.(*corev1.Service); ok && o.Subresource == "status" {
@@ -160,10 +164,9 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	}
 	r.redefault(hub)
 	key := r.key(o.Namespace, hub.GetName())
-	exists := func() error { return apierrors.NewAlreadyExists(r.kind.GroupResource(), hub.GetName()) }
 	if o.DryRun {
-		if _, err := r.current(ctx, o.Namespace, hub.GetName()); err == nil {
-			return nil, exists()
+		if there, err := r.current(ctx, o.Namespace, hub.GetName()); err == nil {
+			return nil, r.exists(hub.GetName(), there)
 		}
 		e, err := r.unwritten(key, hub).As(r.kind)
 		return &answer{entry: e, created: true}, err
@@ -175,7 +178,8 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	e, rec, err := r.write(ctx, key, hub, store.Absent)
 	span.End()
 	if errors.Is(err, store.ErrConflict) {
-		return nil, exists()
+		there, _ := r.current(ctx, o.Namespace, hub.GetName()) //nolint:errcheck // it may be gone by now
+		return nil, r.exists(hub.GetName(), there)
 	}
 	if err != nil {
 		return nil, err
@@ -183,6 +187,27 @@ func (r *registry) createOnce(ctx context.Context, o *operation, obj resource.Ob
 	o.done = true
 	e, err = e.As(r.kind)
 	return &answer{entry: e, stored: rec.Value, created: true}, err
+}
+
+// exists is the error for a name that is taken. there is by what, or nil.
+func (r *registry) exists(name string, there *watchcache.Entry) error {
+	err := apierrors.NewAlreadyExists(r.kind.GroupResource(), name)
+	if there != nil && there.Object.GetDeletionTimestamp() != nil {
+		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+	}
+	return err
+}
+
+// checkChanged looks at what admission may have made of a new object that cannot be.
+func checkChanged(o *operation, obj resource.Object) error {
+	obj.SetSelfLink("")
+	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" && !o.DryRun {
+		return errStatus500("resourceVersion should not be set on objects to be created")
+	}
+	if name := obj.GetName(); o.Verb != "create" && o.Name != "" && name != o.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, o.Name))
+	}
+	return nil
 }
 
 const otherNamespace = "the namespace of the provided object does not match the namespace sent on the request"

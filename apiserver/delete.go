@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"knarr.dev/api/call"
+	"knarr.dev/api/core"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 	"knarr.dev/apiserver/crd"
 	"knarr.dev/apiserver/watchcache"
@@ -73,7 +75,14 @@ func (r *registry) deleteOnce(ctx context.Context, o *operation, options *metav1
 	if err := r.preconditions(o, options, cur.Object); err != nil {
 		return nil, store.Record{}, err
 	}
-	a := r.admitted(o, "delete", nil, cur.Object)
+	old := cur.Object
+	if r.kind.Custom != nil && r.kind.Stored != nil { // rules see the version that was asked for
+		var err error
+		if old, err = r.kind.Stored.FromHub(old); err != nil {
+			return nil, store.Record{}, err
+		}
+	}
+	a := r.admitted(o, "delete", nil, old)
 	a.Name, a.Delete = cur.Object.GetName(), o.Request
 	if err := r.server.mutate(ctx, a); err != nil {
 		return nil, store.Record{}, err
@@ -239,12 +248,13 @@ func (r *registry) markDeleted(obj resource.Object, options *metav1.DeleteOption
 	}
 	at := metav1.NewTime(time.Now().Truncate(time.Second).Add(time.Duration(grace) * time.Second))
 	obj.SetDeletionTimestamp(&at)
-	if r.kind.Resource != "namespaces" {
+	inSteps := r.hub == core.Namespaces.Kind || r.hub == extension.CustomResourceDefinitions.Kind
+	if !inSteps {
 		obj.SetDeletionGracePeriodSeconds(&grace)
 	}
 	obj.SetFinalizers(finalizers)
 	terminate(obj)
-	if g := obj.GetGeneration(); g > 0 {
+	if g := obj.GetGeneration(); g > 0 && !inSteps {
 		obj.SetGeneration(g + 1)
 	}
 	return stays

@@ -190,6 +190,14 @@ func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request, reg *regis
 	if s.cfg.Connect == nil {
 		return notFoundPath()
 	}
+	switch {
+	case sc.info.subresource == "log":
+		if err := logRoutable(r); err != nil {
+			return err
+		}
+	case r.URL.Query().Has("dryRun"):
+		return apierrors.NewBadRequest("dryRun is not supported")
+	}
 	if r.Method == http.MethodGet && sc.info.subresource != "log" && sc.info.subresource != "proxy" && httpstream.IsUpgradeRequest(r) {
 		// A command is no reading, though WebSockets open with GET: who may start one with POST may do so with GET.
 		a := sc.info.attributes()
@@ -259,7 +267,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, r *http.Request, reg *regi
 		}
 	}
 	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
-		q.FieldManager = managerOf(r.UserAgent())
+		q.FieldManager, q.ManagerImplied = managerOf(r.UserAgent()), true
 	}
 	switch i.verb {
 	case "create", "update":

@@ -86,19 +86,43 @@ func negotiate(r *http.Request, o offer) (accepted, error) {
 		base.media = codec.JSON
 		return base, nil
 	}
+	return o.best(header, accepted{pretty: base.pretty, include: query.Get("includeObject")})
+}
+
+// best is the form that an Accept header likes best, with what base says beside its media type.
+func (o offer) best(header string, base accepted) (accepted, error) {
 	for _, c := range goautoneg.ParseAccept(header) {
 		for _, media := range o.medias() {
 			if !covers(&c, media) {
 				continue
 			}
 			a := base
-			a.media, a.include = media, query.Get("includeObject")
+			a.media = media
 			if a.parameters(c.Params) && o.has(&a) {
 				return a, nil
 			}
 		}
 	}
 	return base, onlyMedia(strings.Join(o.medias(), ", "))
+}
+
+// Fail answers a request that was to be connected with something else with an error, in the form that the client wants.
+func Fail(w http.ResponseWriter, r *http.Request, err error) {
+	if header := acceptOf(r); header != "" {
+		if _, bad := (offer{proto: true, noTable: true}).best(header, accepted{}); bad != nil {
+			err = bad
+		}
+	}
+	writeError(w, r, err)
+}
+
+// logRoutable refuses the log of a container to clients that would take nothing of what it may come in.
+func logRoutable(r *http.Request) error {
+	o := offer{proto: true}
+	if header := acceptOf(r); o.routable(header) || o.routable(strings.ReplaceAll(header, "text/plain", codec.JSON)) {
+		return nil
+	}
+	return notAcceptable("text/plain, " + strings.Join(o.medias(), ", "))
 }
 
 // wantsPretty says whether a client wants JSON that is indented: if it says so, or if a person is likely to read it.

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -151,7 +152,8 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 // writeErrorWith is writeError for a request that gathered warnings.
 func writeErrorWith(w http.ResponseWriter, r *http.Request, err error, warnings []string) {
 	s := statusOf(err)
-	late := s.Code == http.StatusGatewayTimeout && r.Context().Err() == context.DeadlineExceeded
+	// What comes of a request after its time does not count, such as the error of a webhook that was waited for.
+	late := s.Code >= http.StatusInternalServerError && r.Context().Err() == context.DeadlineExceeded
 	if rec := recordOf(r); rec != nil {
 		recordStatus(rec, s)
 	}
@@ -166,15 +168,50 @@ func writeErrorWith(w http.ResponseWriter, r *http.Request, err error, warnings 
 	writeObject(w, r, errorForm(r), int(s.Code), statusKind(), s)
 }
 
+// Bounds of the warnings of one answer, in characters; each of a longer lot is cut.
+const (
+	allWarnings = 4 << 10
+	eachWarning = 256
+)
+
+// addWarnings sends warnings, each once and together no more than a client can be expected to read.
 func addWarnings(w http.ResponseWriter, warnings []string) {
 	seen := map[string]bool{}
+	var texts []string
+	total, cut := 0, false
 	for _, text := range warnings {
-		if seen[text] {
+		if seen[text] || cut && total > allWarnings {
 			continue
 		}
 		seen[text] = true
+		size := utf8.RuneCountInString(text)
+		if !cut && total+size > allWarnings {
+			cut, total = true, 0
+			for i := range texts {
+				texts[i] = head(texts[i], eachWarning)
+				total += utf8.RuneCountInString(texts[i])
+			}
+		}
+		if cut {
+			text = head(text, eachWarning)
+			size = utf8.RuneCountInString(text)
+		}
+		texts, total = append(texts, text), total+size
+	}
+	for _, text := range texts {
 		w.Header().Add("Warning", "299 - "+quoteWarning(text))
 	}
+}
+
+// head is the first n characters of a text, or all.
+func head(text string, n int) string {
+	for i := range text {
+		if n == 0 {
+			return text[:i]
+		}
+		n--
+	}
+	return text
 }
 
 func quoteWarning(text string) string {

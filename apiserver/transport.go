@@ -109,7 +109,7 @@ func (t *transport) do(ctx context.Context, q *call.Request, parts *spent) (*cal
 		return nil, err
 	}
 	if q.FieldManager == "" && q.PatchType != types.ApplyYAMLPatchType {
-		q.FieldManager = managerFor(t.user)
+		q.FieldManager, q.ManagerImplied = managerFor(t.user), true
 	}
 	a, err := s.execute(ctx, t.user, q, parts)
 	if err != nil {

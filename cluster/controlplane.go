@@ -114,7 +114,7 @@ func (c *Cluster) serverConfig() (apiserver.Config, error) {
 	var streams *stream.Handler
 	config.Hooks = func(objects hooks.Store) []hooks.Hook {
 		streams = stream.New(stream.Config{
-			Objects: objects, KubeletTLS: c.pki.KubeletClientTLS(), NodeAddressTypes: c.config.Serving.nodeAddressTypes(c.config.Role), Log: c.log,
+			Objects: objects, KubeletTLS: c.pki.KubeletClientTLS(), NodeAddressTypes: c.config.Serving.nodeAddressTypes(c.config.Role), Fail: apiserver.Fail, Log: c.log,
 		})
 		return hooks.Security(hooks.SecurityDeps{
 			Reader: objects, Authorizer: authorizer, Issuer: issuer, Tokens: authn.NewTokens(identities),

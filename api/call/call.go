@@ -77,8 +77,10 @@ type Request struct {
 	// PatchType is one of types.JSONPatchType, MergePatchType, StrategicMergePatchType, ApplyYAMLPatchType.
 	PatchType types.PatchType
 
-	DryRun          bool
-	FieldManager    string
+	DryRun       bool
+	FieldManager string
+	// ManagerImplied says that the client named no field manager: FieldManager is what goes without saying.
+	ManagerImplied  bool
 	FieldValidation string // Strict, Warn, Ignore or empty
 	Force           bool   // of apply
 	Delete          *metav1.DeleteOptions

@@ -20,7 +20,8 @@ var ClusterRoles = resource.WithList(resource.Define(resource.Definition[rbacv1.
 	Scope:          resource.Cluster,
 	Name:           path.ValidatePathSegmentName,
 	CreateOnUpdate: true,
-	Default:        func(r *rbacv1.ClusterRole) { r.Rules = noneIfEmpty(r.Rules) },
+	PrepareCreate:  func(r *rbacv1.ClusterRole) { r.Rules = noneIfEmpty(r.Rules) },
+	PrepareUpdate:  func(r, _ *rbacv1.ClusterRole) { r.Rules = noneIfEmpty(r.Rules) },
 	Validate: func(r *rbacv1.ClusterRole) field.ErrorList {
 		return append(validateRules(r.Rules, false), validateAggregation(r.AggregationRule, field.NewPath("aggregationRule"))...)
 	},

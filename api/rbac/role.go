@@ -20,7 +20,8 @@ var Roles = resource.WithList(resource.Define(resource.Definition[rbacv1.Role]{
 	Scope:          resource.Namespaced,
 	Name:           path.ValidatePathSegmentName,
 	CreateOnUpdate: true,
-	Default:        func(r *rbacv1.Role) { r.Rules = noneIfEmpty(r.Rules) },
+	PrepareCreate:  func(r *rbacv1.Role) { r.Rules = noneIfEmpty(r.Rules) },
+	PrepareUpdate:  func(r, _ *rbacv1.Role) { r.Rules = noneIfEmpty(r.Rules) },
 	Validate:       func(r *rbacv1.Role) field.ErrorList { return validateRules(r.Rules, true) },
 	Columns: []resource.Column[rbacv1.Role]{
 		{Name: "Created At", Type: "date", Value: func(r *rbacv1.Role, _ time.Time) any { return r.CreationTimestamp.UTC().Format(time.RFC3339) }},

@@ -4,11 +4,14 @@
 package admission
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"strings"
+	"unicode"
 
 	reviewv1 "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -17,9 +20,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
 
 	"knarr.dev/api/codec"
 	"knarr.dev/api/core"
+	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
 )
 
@@ -151,6 +157,9 @@ func (r *Request) admissionRequest(form *resource.Kind, uid types.UID) *reviewv1
 	if r.Kind == core.Namespaces.Kind {
 		out.Namespace = r.Name
 	}
+	if r.Call != nil && r.Call.Verb == "deletecollection" {
+		out.Name = "" // nobody asked for this one
+	}
 	if raw := r.options(); raw != nil {
 		out.Options = runtime.RawExtension{Raw: raw}
 	}
@@ -168,6 +177,10 @@ func (r *Request) options() []byte {
 	if r.DryRun {
 		dry = []string{metav1.DryRunAll}
 	}
+	manager := r.Call.FieldManager
+	if r.Call.ManagerImplied {
+		manager = ""
+	}
 	var o any
 	kind := "CreateOptions"
 	switch {
@@ -178,21 +191,29 @@ func (r *Request) options() []byte {
 			options = *r.Call.Delete
 		}
 		options.DryRun = dry
+		if options.Preconditions == nil && r.Old != nil && deletedInSteps(r.Kind) {
+			options.Preconditions = &metav1.Preconditions{UID: pointer(r.Old.GetUID())}
+		}
 		if grace := r.Kind.Grace; grace != nil && r.Old != nil {
 			options.GracePeriodSeconds = pointer(grace(r.Old, options.GracePeriodSeconds))
 		}
 		o = &options
 	case r.Verb == "create":
-		o = &metav1.CreateOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}
+		o = &metav1.CreateOptions{DryRun: dry, FieldManager: manager, FieldValidation: r.Call.FieldValidation}
 	default:
 		kind = "UpdateOptions"
-		o = &metav1.UpdateOptions{DryRun: dry, FieldManager: r.Call.FieldManager, FieldValidation: r.Call.FieldValidation}
+		o = &metav1.UpdateOptions{DryRun: dry, FieldManager: manager, FieldValidation: r.Call.FieldValidation}
 	}
 	raw, err := codec.EncodeJSON(schema.GroupVersionKind{Group: "meta.k8s.io", Version: "v1", Kind: kind}, o)
 	if err != nil {
 		return nil
 	}
 	return raw
+}
+
+// deletedInSteps names the kinds whose deletion Kubernetes begins with an update, and sees to it that it is of the same object.
+func deletedInSteps(k *resource.Kind) bool {
+	return k == core.Namespaces.Kind || k == extension.CustomResourceDefinitions.Kind
 }
 
 // encoded is an object of the request as JSON; nil if there is none.
@@ -228,37 +249,57 @@ func (r *Request) review(form *resource.Kind, version string, uid types.UID) ([]
 			return nil, err
 		}
 	}
-	return json.Marshal(&reviewv1.AdmissionReview{
+	raw, err := json.Marshal(&reviewv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{Kind: "AdmissionReview", APIVersion: "admission.k8s.io/" + version}, Request: q,
 	})
+	return append(raw, '\n'), err
 }
 
-// reviewed reads what a webhook answered.
-func reviewed(answer []byte, version string) (*reviewv1.AdmissionResponse, error) {
-	gvk, err := codec.PeekKind(codec.JSON, answer)
-	if err != nil {
-		if gvk, err = codec.PeekKind(codec.YAML, answer); err != nil {
+// reviewed reads what a webhook answered: JSON or YAML, whatever it calls it.
+func reviewed(answer []byte, version string) (*reviewv1.AdmissionReview, error) {
+	if !bytes.HasPrefix(bytes.TrimLeftFunc(answer, unicode.IsSpace), []byte("{")) {
+		var err error
+		if answer, err = yaml.YAMLToJSON(answer); err != nil {
 			return nil, err
 		}
 	}
-	group := reviewv1.GroupName
-	known := gvk.Group == group && (gvk.Version == "v1" || gvk.Version == "v1beta1") && gvk.Kind == "AdmissionReview"
+	var is struct {
+		APIVersion string `json:"apiVersion,omitempty"`
+		Kind       string `json:"kind,omitempty"`
+	}
+	if err := json.Unmarshal(answer, &is); err != nil {
+		return nil, fmt.Errorf("couldn't get version/kind; json parse error: %w", err)
+	}
+	want := schema.GroupVersion{Group: reviewv1.GroupName, Version: version}.WithKind("AdmissionReview")
+	gv, err := schema.ParseGroupVersion(is.APIVersion)
+	if err != nil {
+		return nil, err
+	}
+	gvk := gv.WithKind(cmp.Or(is.Kind, want.Kind))
+	if gv.Empty() {
+		gvk.Group, gvk.Version = want.Group, want.Version
+	}
+	known := gvk.Group == want.Group && (gvk.Version == "v1" || gvk.Version == "v1beta1") && gvk.Kind == want.Kind
 	switch {
-	case gvk.Kind == "" && gvk.Version == "":
+	case gvk == schema.GroupVersionKind{Version: "v1", Kind: "Status"}:
+		return nil, fmt.Errorf("converting (v1.Status) to (%s.AdmissionReview): unknown conversion", version)
 	case !known:
 		return nil, fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", gvk.Kind, gvk.GroupVersion())
 	case gvk.Version != version:
 		return nil, fmt.Errorf("converting (%s.AdmissionReview) to (%s.AdmissionReview): unknown conversion", gvk.Version, version)
 	}
 	var review reviewv1.AdmissionReview
-	if err := json.Unmarshal(answer, &review); err != nil {
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(answer, &review); err != nil {
 		return nil, err
 	}
-	return review.Response, nil
+	review.Kind, review.APIVersion = is.Kind, is.APIVersion
+	return &review, nil
 }
 
 // checkResponse finds what a response lacks.
-func checkResponse(response *reviewv1.AdmissionResponse, version string, uid types.UID) error {
+func checkResponse(review *reviewv1.AdmissionReview, version string, uid types.UID) error {
+	response, is := review.Response, review.GroupVersionKind()
+	want := schema.GroupVersion{Group: reviewv1.GroupName, Version: version}.WithKind("AdmissionReview")
 	switch {
 	case response == nil:
 		return errors.New("webhook response was absent")
@@ -272,10 +313,14 @@ func checkResponse(response *reviewv1.AdmissionResponse, version string, uid typ
 		return nil
 	case response.UID != uid:
 		return fmt.Errorf("expected response.uid=%q, got %q", uid, response.UID)
+	case is != want:
+		return fmt.Errorf("expected webhook response of %v, got %v", want, is)
 	case len(response.Patch) > 0 && response.PatchType == nil:
 		return errors.New("webhook returned response.patch but not response.patchType")
 	case len(response.Patch) == 0 && response.PatchType != nil:
 		return errors.New("webhook returned response.patchType but not response.patch")
+	case response.PatchType != nil && *response.PatchType == "":
+		return errors.New(`webhook returned invalid response.patchType of ""`)
 	}
 	return nil
 }

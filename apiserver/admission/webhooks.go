@@ -422,7 +422,10 @@ func denial(h *hook, response *reviewv1.AdmissionResponse) error {
 	default:
 		text += " without explanation"
 	}
-	status.Status, status.Message = metav1.StatusFailure, text
+	status.Message = text
+	if status.Status == "" || status.Status == metav1.StatusSuccess {
+		status.Status = metav1.StatusFailure
+	}
 	if status.Code < http.StatusBadRequest {
 		status.Code = http.StatusBadRequest
 	}
@@ -452,15 +455,15 @@ func (d *dynamic) call(ctx context.Context, client *webhook.Client, r *Request, 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answer, err := client.Post(ctx, &h.target, "timeout="+timeout.String(), body)
-	var response *reviewv1.AdmissionResponse
+	var review *reviewv1.AdmissionReview
 	if err == nil {
-		response, err = reviewed(answer, version)
+		review, err = reviewed(answer, version)
 	}
 	if err != nil {
 		return nil, &callError{h.spec.Name, fmt.Errorf("failed to call webhook: %w", err)}
 	}
-	if err := checkResponse(response, version, uid); err != nil {
+	if err := checkResponse(review, version, uid); err != nil {
 		return nil, &callError{h.spec.Name, fmt.Errorf("received invalid webhook response: %w", err)}
 	}
-	return response, nil
+	return review.Response, nil
 }

@@ -17,6 +17,8 @@ func resets(kind *resource.Kind, subresource string) [][]string {
 		return map[string][][]string{
 			"": {{"spec"}, {"status"}}, "status": {{"spec"}, {"status", "conditions"}}, "approval": {{"spec"}, {"status", "certificate"}},
 		}[subresource]
+	case kind.GroupKind().String() == "Namespace" && subresource == "finalize":
+		return [][]string{{"status"}}
 	case subresource == "" && kind.Status != nil:
 		return [][]string{{"status"}}
 	case subresource != "status":

@@ -75,7 +75,7 @@ func (e *evicting) try(ctx context.Context) error {
 	}
 	pod := core.Pods.Cast(obj)
 	if unbudgeted(pod) {
-		return e.delete(ctx, e.bound(pod))
+		return e.delete(ctx, pod, e.bound(pod))
 	}
 	budget, err := e.budget(ctx, pod)
 	if err != nil {
@@ -83,23 +83,72 @@ func (e *evicting) try(ctx context.Context) error {
 	}
 	switch {
 	case budget == nil:
-		return e.delete(ctx, e.options)
+		return e.delete(ctx, pod, e.options)
 	case mayGoUnready(pod, budget):
-		return e.delete(ctx, e.bound(pod))
+		return e.delete(ctx, pod, e.bound(pod))
 	}
 	if err := e.book(ctx, budget); err != nil {
 		return err
 	}
-	return e.delete(ctx, e.options)
+	return e.delete(ctx, pod, e.options)
 }
 
-// delete deletes the pod. A conflict about preconditions of the client's own is the last word.
-func (e *evicting) delete(ctx context.Context, options *metav1.DeleteOptions) error {
+// delete deletes the pod, of which it says before that it was disrupted. A conflict about preconditions of the client's own is the
+// last word.
+func (e *evicting) delete(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions) error {
 	e.final = options == e.options
+	options = options.DeepCopy()
+	if !e.dryRun && holds(options.Preconditions, pod) {
+		version, err := e.disrupt(ctx, options.Preconditions)
+		if err != nil {
+			e.final = false
+			return err
+		}
+		if p := options.Preconditions; p != nil && p.ResourceVersion != nil {
+			p.ResourceVersion = &version
+		}
+	}
 	_, err := e.store.Do(ctx, &call.Request{
-		Verb: "delete", Kind: core.Pods.Kind, Namespace: e.namespace, Name: e.name, DryRun: e.dryRun, Delete: options.DeepCopy(),
+		Verb: "delete", Kind: core.Pods.Kind, Namespace: e.namespace, Name: e.name, DryRun: e.dryRun, Delete: options,
 	})
 	return err
+}
+
+func holds(p *metav1.Preconditions, pod *corev1.Pod) bool {
+	return p == nil || (p.UID == nil || *p.UID == pod.UID) && (p.ResourceVersion == nil || *p.ResourceVersion == pod.ResourceVersion)
+}
+
+// disrupt gives the pod the condition DisruptionTarget and returns its version then.
+//
+// See https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions.
+func (e *evicting) disrupt(ctx context.Context, p *metav1.Preconditions) (version string, err error) {
+	o, err := e.store.Update(ctx, core.Pods.Kind, e.namespace, e.name, false, func(o resource.Object) error {
+		pod := core.Pods.Cast(o)
+		if !holds(p, pod) {
+			return apierrors.NewConflict(core.Pods.Kind.GroupResource(), e.name, errors.New("the pod changed while it was evicted"))
+		}
+		condition := corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now().Rfc3339Copy(),
+			Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
+		}
+		for i := range pod.Status.Conditions {
+			old := &pod.Status.Conditions[i]
+			if old.Type != condition.Type {
+				continue
+			}
+			if old.Status == condition.Status {
+				condition.LastTransitionTime = old.LastTransitionTime
+			}
+			old.Status, old.LastTransitionTime, old.Reason, old.Message = condition.Status, condition.LastTransitionTime, condition.Reason, condition.Message
+			return nil
+		}
+		pod.Status.Conditions = append(pod.Status.Conditions, condition)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return o.GetResourceVersion(), nil
 }
 
 // bound are the options with the precondition that the pod is as it was when it was found to need no budget.

@@ -5,6 +5,7 @@ package hooks
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ type budgeted struct {
 	budgets []*policyv1.PodDisruptionBudget
 	calls   []string
 	booked  *policyv1.PodDisruptionBudget
+	marked  *corev1.Pod
 }
 
 func (s *budgeted) Get(context.Context, *resource.Kind, string, string) (resource.Object, error) {
@@ -45,8 +47,9 @@ func (s *budgeted) Do(_ context.Context, q *call.Request) (*call.Result, error) 
 	return &call.Result{}, nil
 }
 
-func (s *budgeted) Update(context.Context, *resource.Kind, string, string, bool, func(resource.Object) error) (resource.Object, error) {
-	return nil, nil
+func (s *budgeted) Update(_ context.Context, _ *resource.Kind, _, _ string, _ bool, change func(resource.Object) error) (resource.Object, error) {
+	s.marked = s.pod.DeepCopy()
+	return s.marked, change(s.marked)
 }
 
 func TestEviction(t *testing.T) {
@@ -98,6 +101,10 @@ func TestEviction(t *testing.T) {
 		}
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %v, want %q", name, err, c.err)
+		}
+		disrupted := s.marked != nil && slices.ContainsFunc(s.marked.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+		if deleted := strings.Contains(c.calls, "delete"); disrupted != (deleted && !c.dryRun) {
+			t.Errorf("%s: the pod was marked: %v", name, disrupted)
 		}
 		if s.booked != nil && (s.booked.Status.DisruptionsAllowed != 0 || len(s.booked.Status.DisruptedPods) != 1 || len(s.booked.Status.Conditions) != 1) {
 			t.Errorf("%s: budget is now %+v", name, s.booked.Status)

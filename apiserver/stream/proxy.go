@@ -100,25 +100,23 @@ func splitProxyPath(u *url.URL, q *call.Request) (prefix, rest, raw string) {
 
 // pass sends a request without upgrade and hands the answer on, with the links in it rewritten to this server.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, to *target, prefix string) {
-	scheme := "https"
-	if r.TLS == nil {
-		scheme = "http"
-	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = to.url
 			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			p.SetXForwarded()
+			p.Out.Header.Del("X-Forwarded-Host") // links are made without a host, so nobody needs to know this one
+			p.Out.Header.Del("X-Forwarded-Proto")
 			cleanHeader(p.Out.Header)
 		},
-		Transport: &rewrite.Transport{Scheme: scheme, Host: r.Host, PathPrepend: prefix, RoundTripper: to.transport},
+		Transport: &rewrite.Transport{PathPrepend: prefix, RoundTripper: to.transport},
 		ModifyResponse: func(answer *http.Response) error {
 			for _, name := range []string{"Credentials", "Headers", "Methods", "Origin"} {
 				answer.Header.Del("Access-Control-Allow-" + name) // the backend does not speak for this server
 			}
 			return nil
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { writeError(w, err) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { h.fail(w, r, err) },
 		ErrorLog:     slog.NewLogLogger(h.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	proxy.ServeHTTP(w, r)

@@ -45,7 +45,9 @@ type Config struct {
 	MaxStreams int
 	// IdleTimeout ends upgraded connections on which nothing was sent for so long, or up to twice that; 4 hours if it is 0.
 	IdleTimeout time.Duration
-	Log         *slog.Logger
+	// Fail answers with an error, in the form that the client wants; nil answers in JSON.
+	Fail func(w http.ResponseWriter, r *http.Request, err error)
+	Log  *slog.Logger
 }
 
 // Bounds that nobody needs to choose.
@@ -117,12 +119,12 @@ func (h *Handler) Connect(w http.ResponseWriter, r *http.Request, _ *call.Identi
 	case h.seats <- struct{}{}:
 		defer func() { <-h.seats }()
 	default:
-		writeError(w, apierrors.NewTooManyRequests("Too many streams, please try again later.", 1))
+		h.fail(w, r, apierrors.NewTooManyRequests("Too many streams, please try again later.", 1))
 		return
 	}
 	if err := h.serve(w, r, q); err != nil {
 		h.cfg.Log.Debug("refused stream", "path", r.URL.Path, "err", err)
-		writeError(w, err)
+		h.fail(w, r, err)
 	}
 }
 
@@ -141,14 +143,22 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *call.Request)
 	return apierrors.NewNotFound(q.Kind.GroupResource(), q.Name)
 }
 
-// writeError answers with a Status. Errors of the network are told as they are, with code 500 and no reason.
-func writeError(w http.ResponseWriter, err error) {
+// fail answers with an error. Those of the network are told as they are, with code 500 and no reason.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var api apierrors.APIStatus
 	s := metav1.Status{Code: http.StatusInternalServerError, Message: err.Error()}
 	if errors.As(err, &api) {
 		s = api.Status()
 	}
 	s.TypeMeta, s.Status = metav1.TypeMeta{}, metav1.StatusFailure
+	if h.cfg.Fail != nil {
+		h.cfg.Fail(w, r, &apierrors.StatusError{ErrStatus: s})
+		return
+	}
+	writeStatus(w, s)
+}
+
+func writeStatus(w http.ResponseWriter, s metav1.Status) {
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
 	}

@@ -44,7 +44,8 @@ import (
 // Bounds of the client.
 const (
 	maxServers  = 256
-	maxResponse = 3 << 20
+	maxResponse = 8 << 20
+	maxTries    = 10
 	dialTimeout = 30 * time.Second
 )
 
@@ -100,9 +101,26 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	if err != nil {
 		return nil, err
 	}
+	for try := 1; ; try++ {
+		answer, pause, err := c.once(ctx, server, address, body)
+		if err == nil || pause < 0 || try > maxTries {
+			return answer, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, &url.Error{Op: "Post", URL: address, Err: ctx.Err()}
+		case <-timer.C:
+		}
+	}
+}
+
+// once sends body. pause is after how long the server wants to be asked again, or -1.
+func (c *Client) once(ctx context.Context, server *http.Client, address string, body []byte) (answer []byte, pause time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, -1, err
 	}
 	// The path without empty steps, as client-go asks for it: envtest writes URLs such as https://127.0.0.1:9443//mutate.
 	request.URL.Path, request.URL.RawPath = path.Join("/", request.URL.Path), ""
@@ -110,30 +128,41 @@ func (c *Client) Post(ctx context.Context, t *Target, query string, body []byte)
 	request.Header.Set("Accept", "application/json, */*")
 	request.Header.Set("User-Agent", "kube-apiserver-admission")
 	if err := c.credentials.of(request.URL.Host).show(request); err != nil {
-		return nil, err
+		return nil, -1, err
 	}
 	request, span := tracing.Call(request)
 	response, err := server.Do(request)
 	if err != nil {
 		span.Answered(0, err)
-		return nil, err
+		return nil, -1, err
 	}
 	defer func() { span.Answered(response.StatusCode, nil) }()
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
-	if err != nil {
-		return nil, err
+	if answer, err = io.ReadAll(io.LimitReader(response.Body, maxResponse+1)); err != nil {
+		return nil, -1, fmt.Errorf("unexpected error when reading response body. Please retry. Original error: %w", err)
 	}
 	if len(answer) > maxResponse {
-		return nil, fmt.Errorf("answer is over %d bytes", maxResponse)
+		return nil, -1, fmt.Errorf("answer is over %d bytes", maxResponse)
 	}
 	if response.StatusCode < 200 || response.StatusCode > 206 {
-		return nil, refusal(response, answer)
+		return nil, retryAfter(response), refusal(response, answer)
 	}
 	if len(answer) == 0 {
-		return nil, fmt.Errorf("0-length response with status code: %d and content type: %s", response.StatusCode, response.Header.Get("Content-Type"))
+		return nil, -1, fmt.Errorf("0-length response with status code: %d and content type: %s", response.StatusCode, response.Header.Get("Content-Type"))
 	}
-	return answer, nil
+	return answer, -1, nil
+}
+
+// retryAfter is when a server that is busy or broken wants to be asked again; -1 if it does not say.
+func retryAfter(response *http.Response) time.Duration {
+	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+		return -1
+	}
+	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return -1
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // Outdated says whether a connection failed because the server's certificate has no names of hosts, or is signed with SHA-1.
@@ -195,7 +224,10 @@ func (c *Client) server(t *Target, address string) (*http.Client, error) {
 		service := *s
 		dial := transport.DialContext
 		transport.Proxy = nil
-		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address != u.Host { // to where the service redirected
+				return dial(ctx, network, address)
+			}
 			endpoint, err := c.endpoint(ctx, &service)
 			if err != nil {
 				return nil, err
@@ -203,7 +235,7 @@ func (c *Client) server(t *Target, address string) (*http.Client, error) {
 			return dial(ctx, network, endpoint)
 		}
 	}
-	s := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	s := &http.Client{Transport: transport}
 	if len(c.order) == maxServers {
 		c.servers[c.order[0]].CloseIdleConnections()
 		delete(c.servers, c.order[0])
