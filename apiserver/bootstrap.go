@@ -73,7 +73,7 @@ func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
 	if apierrors.IsNotFound(err) {
 		_, err = objects.Do(ctx, &call.Request{
 			Verb: "create", Kind: b.Kind, Namespace: namespace, Object: b.Object.DeepCopyObject().(resource.Object),
-			FieldManager: "knarr",
+			FieldManager: ownManager,
 		})
 		if !apierrors.IsAlreadyExists(err) {
 			return err

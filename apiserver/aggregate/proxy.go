@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -201,17 +202,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.Gr
 		http.Error(w, "service unavailable", http.StatusServiceUnavailable)
 		return
 	}
+	auditID := w.Header().Get(auditIDHeader)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{Scheme: "https", Host: r.host, Path: p.In.URL.Path, RawPath: p.In.URL.RawPath, RawQuery: p.In.URL.RawQuery}
 			p.Out.Host = r.host
+			if auditID != "" {
+				p.Out.Header.Set(auditIDHeader, auditID)
+			}
+			p.Out.Header.Set("X-Forwarded-Uri", p.In.URL.Path)
 			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			p.SetXForwarded()
 			setUser(p.Out.Header, user)
 			tracing.Pass(p.Out.Context(), p.Out.Header)
 		},
 		Transport: r.transport, FlushInterval: -1, // watches are seen event by event
+		ModifyResponse: func(answer *http.Response) error { return check(q, answer) },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			var odd *oddAnswer
+			if errors.As(err, &odd) {
+				odd.write(w)
+				return
+			}
 			h.failed(err)
 			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
 		},
@@ -220,9 +232,46 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, q *http.Request, gv schema.Gr
 	if lasts && h.cfg.Ending.Began != nil {
 		followed, modify, done := h.cfg.Ending.follow(q)
 		defer done()
-		q, proxy.ModifyResponse = followed, modify
+		q = followed
+		proxy.ModifyResponse = func(answer *http.Response) error {
+			if err := check(q, answer); err != nil {
+				return err
+			}
+			return modify(answer)
+		}
 	}
 	proxy.ServeHTTP(w, q)
+}
+
+const auditIDHeader = "Audit-Id"
+
+// oddAnswer is an answer that is not passed on.
+type oddAnswer struct {
+	code int
+	text string
+}
+
+func (o *oddAnswer) Error() string { return o.text }
+
+func (o *oddAnswer) write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(o.code)
+	_, _ = io.WriteString(w, o.text)
+}
+
+// check refuses answers that would lead a client, or what comes with its credentials, elsewhere, and takes from the others what the
+// server may not say for this one.
+func check(q *http.Request, answer *http.Response) error {
+	switch code := answer.StatusCode; {
+	case code >= 300 && code <= 399 && answer.Header.Get("Location") != "":
+		return &oddAnswer{http.StatusBadGateway, "the backend attempted to redirect this request, which is not permitted"}
+	case code < 400 && code != http.StatusSwitchingProtocols && q.Header.Get("Upgrade") != "":
+		return &oddAnswer{http.StatusServiceUnavailable, fmt.Sprintf("invalid upgrade response: status code %d\n", code)}
+	}
+	for _, name := range []string{"Credentials", "Headers", "Methods", "Origin"} {
+		answer.Header.Del("Access-Control-Allow-" + name)
+	}
+	return nil
 }
 
 // failed tells of a connection that came to nothing.
