@@ -61,6 +61,9 @@ type body struct {
 	trailer  http.Header
 }
 
+// bodyRoom is how many bytes of a body there is room for when the first ones come: no more because the client says so.
+const bodyRoom = 4 << 10
+
 // onRequest makes a stream of the header block that came.
 func (c *conn) onRequest(id uint32) error {
 	b := &c.block
@@ -358,10 +361,11 @@ func (c *conn) remove(s *stream, err error) {
 // drop wakes all who wait for the stream, which will not come to anything.
 func (s *stream) drop(err error) {
 	s.err = err
-	if s.body.err == nil {
+	unread := int64(len(s.body.data) - s.body.read)
+	if s.body.err == nil || unread > 0 { // what was not read must not look like an end
 		s.body.err = err
 	}
-	s.conn.giveBack(int64(len(s.body.data) - s.body.read))
+	s.conn.giveBack(unread)
 	s.body.data, s.body.read = nil, 0
 	for _, t := range []*time.Timer{s.writes, s.body.reads} {
 		if t != nil {
@@ -399,9 +403,9 @@ func (s *stream) takeData(data []byte, end bool) bool {
 		return true
 	}
 	if b.data == nil {
-		room := max(len(data), 512)
-		if s.want > 0 {
-			room = int(min(max(s.want, int64(len(data))), streamWindow))
+		room := max(4*len(data), bodyRoom)
+		if s.want >= 0 {
+			room = int(min(s.want, int64(room)))
 		}
 		b.data = make([]byte, 0, room)
 	}

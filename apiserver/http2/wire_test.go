@@ -284,6 +284,47 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// TestResetBody: a body that nobody read before the client gave up does not look like one that ends.
+func TestResetBody(t *testing.T) {
+	began, read := make(chan struct{}), make(chan error, 1)
+	s := start(t, false, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	}), nil)
+	r := greet(t, s)
+	r.open(1, false, request("DELETE")...)
+	_ = r.fr.WriteData(1, true, []byte("only if"))
+	r.send()
+	<-began
+	_ = r.fr.WriteRSTStream(1, wire.ErrCodeCancel)
+	r.send()
+	if err := <-read; err == nil {
+		t.Error("read a part as if it were all")
+	}
+}
+
+// TestHost: the header Host stands in for :authority.
+func TestHost(t *testing.T) {
+	for _, std := range []bool{true, false} {
+		for want, f := range map[string][]string{
+			"a map[]":         {":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a"},
+			"b map[Host:[b]]": {":method", "GET", ":scheme", "https", ":path", "/", "host", "b"},
+			"a map[Host:[b]]": {":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a", "host", "b"},
+		} {
+			said := make(chan string, 1)
+			s := start(t, std, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { said <- fmt.Sprint(r.Host, " ", r.Header) }), nil)
+			r := greet(t, s)
+			r.open(1, true, f...)
+			r.send()
+			if got := <-said; got != want {
+				t.Errorf("%v: %s, want %s", std, got, want)
+			}
+		}
+	}
+}
+
 // TestWindows: answers keep to the windows of the client, each stream to its own.
 func TestWindows(t *testing.T) {
 	s := start(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 300<<10)) }), nil)
