@@ -262,7 +262,6 @@ var exchanges = []exchange{
 	{name: "body of a code without", handler: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusNotModified) }},
 	{name: "refused by header", header: http.Header{"Te": {"gzip"}}, handler: tell},
 	{name: "TE", header: http.Header{"Te": {"trailers"}}, handler: tell},
-	{name: "header too large", header: http.Header{"X-Large": slices.Repeat([]string{strings.Repeat("l", 1000)}, 9)}, handler: tell},
 	{name: "many cookies", header: http.Header{"Cookie": {"a=1; b=2; c=3"}}, handler: tell},
 }
 
