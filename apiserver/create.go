@@ -257,14 +257,14 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 	}
 	var errs field.ErrorList
 	if old == nil {
-		errs = newMetaProblems(k, obj)
+		var own field.ErrorList
 		if k.Validate != nil {
-			errs = append(errs, k.Validate(obj)...)
+			own = k.Validate(obj)
 		}
 		if k.ValidateCreate != nil {
-			errs = append(errs, k.ValidateCreate(obj)...)
+			own = append(own, k.ValidateCreate(obj)...)
 		}
-		return errs
+		return inOrder(k, newMetaProblems(k, obj), own)
 	}
 	errs = metaProblems(k, obj, old, false)
 	switch {

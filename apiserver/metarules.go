@@ -110,6 +110,37 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	return append(errs, finalizerProblems(k, obj, meta)...)
 }
 
+// inOrder puts the problems of a new object's metadata and its own into the order in which Kubernetes tells them, and leaves out
+// what it does not look at any more.
+func inOrder(k *resource.Kind, meta, own field.ErrorList) field.ErrorList {
+	switch {
+	case len(own) == 0 || len(meta) == 0:
+		return append(meta, own...)
+	case k.Custom != nil: // of another kind or version
+		if i := slices.IndexFunc(own, func(e *field.Error) bool { return e.Field == "kind" || e.Field == "apiVersion" }); i >= 0 {
+			return own[i:]
+		}
+	case k.Resource == "certificatesigningrequests": // whose names are looked at last
+		meta = slices.DeleteFunc(meta, func(e *field.Error) bool { return e.Field == "metadata.name" && e.Type == field.ErrorTypeInvalid })
+	case k.Resource == "events":
+		if k.Group == "" {
+			return own
+		}
+		first := 0
+		for first < len(own) && !laterOfEvents(own[first].Field) {
+			first++
+		}
+		return append(append(own[:first:first], meta...), own[first:]...)
+	}
+	return append(meta, own...)
+}
+
+// laterOfEvents tells which fields of events are looked at after the metadata.
+func laterOfEvents(name string) bool {
+	name, _, _ = strings.Cut(name, ".")
+	return slices.Contains([]string{"series", "eventTime", "type", "firstTimestamp", "lastTimestamp", "count", "source"}, name)
+}
+
 func nameRule(k *resource.Kind, obj resource.Object) validation.ValidateNameFunc {
 	switch {
 	case k.NameOf != nil:

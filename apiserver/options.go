@@ -116,6 +116,9 @@ func decodeDeleteOptions(into *metav1.DeleteOptions, r *http.Request, body []byt
 		return apierrors.NewBadRequest(err.Error())
 	}
 	if stated.Kind != "" && stated.Kind != "DeleteOptions" {
+		if stated.Version == "" {
+			stated.Group, stated.Version = metav1.GroupName, "v1"
+		}
 		return apierrors.NewBadRequest(fmt.Sprintf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", stated.Kind, stated.GroupVersion()))
 	}
 	if _, err := codec.Decode(media, body, into); err != nil {

@@ -14,7 +14,6 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +30,6 @@ var CertificateSigningRequests = resource.WithList(resource.Define(resource.Defi
 	ShortNames:  []string{"csr"},
 	Scope:       resource.Cluster,
 	StoragePath: "certificatesigningrequests",
-	Name:        apivalidation.NameIsDNSSubdomain,
 	PrepareCreate: func(r *certificatesv1.CertificateSigningRequest) {
 		r.Status = certificatesv1.CertificateSigningRequestStatus{}
 	},
@@ -206,7 +204,7 @@ func ValidateChange(r, old *certificatesv1.CertificateSigningRequest) (problems 
 		}
 	}
 	if len(problems) > 0 {
-		return problems
+		return append(validateConditions(r), problems...)
 	}
 	if len(old.Status.Certificate) > 0 && string(r.Status.Certificate) != string(old.Status.Certificate) {
 		problems = append(problems, field.Forbidden(status.Child("certificate"), "updates may not modify a set certificate"))

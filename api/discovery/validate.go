@@ -48,9 +48,10 @@ func validateSlice(s *discoveryv1.EndpointSlice, endpoints bool) field.ErrorList
 	default:
 		problems = append(problems, field.NotSupported(field.NewPath("addressType"), s.AddressType, known))
 	}
+	problems = append(problems, validatePorts(s.Ports, field.NewPath("ports"))...)
 	at := field.NewPath("endpoints")
 	if !endpoints {
-		return append(problems, validatePorts(s.Ports, field.NewPath("ports"))...)
+		return problems
 	}
 	if len(s.Endpoints) > endpointsMax {
 		return append(problems, field.TooMany(at, len(s.Endpoints), endpointsMax))
@@ -58,7 +59,7 @@ func validateSlice(s *discoveryv1.EndpointSlice, endpoints bool) field.ErrorList
 	for i := range s.Endpoints {
 		problems = append(problems, validateEndpoint(&s.Endpoints[i], s.AddressType, at.Index(i))...)
 	}
-	return append(problems, validatePorts(s.Ports, field.NewPath("ports"))...)
+	return problems
 }
 
 func validateEndpoint(e *discoveryv1.Endpoint, kind discoveryv1.AddressType, at *field.Path) field.ErrorList {
@@ -110,7 +111,7 @@ func validateAddresses(addresses []string, kind discoveryv1.AddressType, at *fie
 	case n == 0:
 		return field.ErrorList{field.Required(at, "must contain at least 1 address")}
 	case n > addressesMax:
-		return field.ErrorList{field.TooMany(at, n, addressesMax)}
+		problems = append(problems, field.TooMany(at, n, addressesMax))
 	}
 	for i, address := range addresses {
 		switch kind {

@@ -108,7 +108,7 @@ func defaultLevel(l *flowcontrolv1.PriorityLevelConfiguration) {
 func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) (problems field.ErrorList) {
 	s, at := &l.Spec, field.NewPath("spec")
 	exempt := s.Type == flowcontrolv1.PriorityLevelEnablementExempt
-	if (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != exempt && s.Type != "" && (exempt || s.Type == flowcontrolv1.PriorityLevelEnablementLimited) {
+	if (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != exempt {
 		problems = append(problems, field.Invalid(at.Child("type"), s.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
 	}
 	switch s.Type {

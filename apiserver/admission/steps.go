@@ -94,6 +94,9 @@ func forbidden(r *Request, text string) *apierrors.StatusError {
 		if name = r.Object.GetName(); name == "" {
 			name = r.Object.GetGenerateName()
 		}
+		if name == "" {
+			name = "Unknown"
+		}
 	}
 	return apierrors.NewForbidden(r.Kind.GroupResource(), name, errors.New(text))
 }
