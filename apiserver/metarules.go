@@ -107,6 +107,13 @@ func newMetaProblems(k *resource.Kind, obj resource.Object) field.ErrorList {
 	if obj.GetName() != "" && (k.Resource == "events" && k.Group == "" || k.Resource == "deviceclasses" || k.Resource == "certificatesigningrequests") { // which look at names alone
 		errs = slices.DeleteFunc(errs, func(e *field.Error) bool { return e.Field == "metadata.generateName" })
 	}
+	if k.Resource == "deviceclasses" { // whose names are checked by declared rules
+		for _, e := range errs {
+			if e.Field == "metadata.name" {
+				e.Detail = strings.ReplaceAll(e.Detail, "no more than 253 characters", "no more than 253 bytes")
+			}
+		}
+	}
 	return append(errs, finalizerProblems(k, obj, meta)...)
 }
 

@@ -21,9 +21,9 @@ var ConfigMaps = resource.WithList(resource.Define(resource.Definition[corev1.Co
 	ShortNames: []string{"cm"},
 	Scope:      resource.Namespaced,
 	Validate:   validateConfigMap,
-	ValidateUpdate: func(c, old *corev1.ConfigMap) (problems field.ErrorList) {
+	Revalidate: func(c, old *corev1.ConfigMap) (problems field.ErrorList) {
 		if old.Immutable == nil || !*old.Immutable {
-			return nil
+			return validateConfigMap(c)
 		}
 		if c.Immutable == nil || !*c.Immutable {
 			problems = append(problems, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
@@ -34,7 +34,7 @@ var ConfigMaps = resource.WithList(resource.Define(resource.Definition[corev1.Co
 		if !equality.Semantic.DeepEqual(c.BinaryData, old.BinaryData) {
 			problems = append(problems, field.Forbidden(field.NewPath("binaryData"), "field is immutable when `immutable` is set"))
 		}
-		return problems
+		return append(problems, validateConfigMap(c)...)
 	},
 	Columns: []resource.Column[corev1.ConfigMap]{
 		{Name: "Data", Value: func(c *corev1.ConfigMap, _ time.Time) any { return int64(len(c.Data) + len(c.BinaryData)) }},

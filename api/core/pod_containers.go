@@ -29,6 +29,7 @@ type podContext struct {
 	volumes volumeSet
 	claims  sets.Set[string]
 	names   sets.Set[string] // of the containers so far
+	pod     bool             // not a template
 }
 
 func (p *podContext) containers(at *field.Path) field.ErrorList {
@@ -143,7 +144,7 @@ func (p *podContext) common(c *corev1.Container, at *field.Path) field.ErrorList
 	switch {
 	case c.Image == "":
 		problems = append(problems, field.Required(at.Child("image"), ""))
-	case strings.TrimSpace(c.Image) != c.Image:
+	case p.pod && strings.TrimSpace(c.Image) != c.Image:
 		problems = append(problems, field.Invalid(at.Child("image"), c.Image, "must not have leading or trailing whitespace"))
 	}
 	problems = append(problems, oneOf(under(at, "terminationMessagePolicy"), c.TerminationMessagePolicy,

@@ -203,7 +203,7 @@ func ResizePod(body, pod *corev1.Pod) field.ErrorList {
 		return nil
 	}
 	pod.Generation++
-	problems := ValidatePodSpec(&pod.Spec, at)
+	problems := validatePodSpec(&pod.Spec, true, at)
 	if was, now := QOS(&old.Spec), QOS(&pod.Spec); was != now {
 		problems = append(problems, field.Invalid(at, was, "Pod QOS Class may not change as a result of resizing"))
 	}
@@ -310,7 +310,7 @@ func SetEphemeral(pod *corev1.Pod, containers []corev1.EphemeralContainer) field
 	}
 	old := pod.Spec.EphemeralContainers
 	pod.Spec.EphemeralContainers = containers
-	problems := ValidatePodSpec(&pod.Spec, field.NewPath("spec"))
+	problems := validatePodSpec(&pod.Spec, true, field.NewPath("spec"))
 	if len(problems) > 0 {
 		return problems
 	}

@@ -46,26 +46,24 @@ func validatePodIf(p *corev1.Pod, changed bool) field.ErrorList {
 				problems = append(problems, needed(field.NewPath("spec", "volumes").Index(i).Child("image"), "reference", v.Reference)...)
 			}
 		}
-		if len(podSpecProblems(&p.Spec, nil)) > 0 {
-			problems = append(problems, podSpecProblems(&p.Spec, field.NewPath("spec"))...)
-		}
+		problems = append(problems, validatePodSpec(&p.Spec, true, field.NewPath("spec"))...)
 	}
 	return problems
 }
 
-// ValidatePodSpec checks what pods and pod templates share.
-func ValidatePodSpec(s *corev1.PodSpec, at *field.Path) field.ErrorList {
-	if len(podSpecProblems(s, nil)) == 0 { // most of the time goes into paths of problems that nobody has
+// validatePodSpec checks what pods and pod templates share, and what of it only pods must keep to.
+func validatePodSpec(s *corev1.PodSpec, pod bool, at *field.Path) field.ErrorList {
+	if len(podSpecProblems(s, pod, nil)) == 0 { // most of the time goes into paths of problems that nobody has
 		return nil
 	}
-	return podSpecProblems(s, at)
+	return podSpecProblems(s, pod, at)
 }
 
-func podSpecProblems(s *corev1.PodSpec, at *field.Path) field.ErrorList {
+func podSpecProblems(s *corev1.PodSpec, pod bool, at *field.Path) field.ErrorList {
 	volumes, problems := validateVolumes(s.Volumes, under(at, "volumes"))
 	claims, errs := validatePodClaims(s.ResourceClaims, under(at, "resourceClaims"))
 	problems = append(problems, errs...)
-	c := &podContext{spec: s, volumes: volumes, claims: claims, names: sets.New[string]()}
+	c := &podContext{spec: s, volumes: volumes, claims: claims, names: sets.New[string](), pod: pod}
 	problems = append(problems, c.containers(under(at, "containers"))...)
 	problems = append(problems, c.initContainers(under(at, "initContainers"))...)
 	problems = append(problems, c.ephemeralContainers(under(at, "ephemeralContainers"))...)
@@ -229,7 +227,7 @@ func validateDNSConfig(s *corev1.PodSpec, at *field.Path) (problems field.ErrorL
 // ValidateTemplate checks a pod template: its labels, and its pod as far as a template must be sound.
 func ValidateTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
 	problems := ValidateTemplateNotes(t, at)
-	problems = append(problems, ValidatePodSpec(&t.Spec, under(at, "spec"))...)
+	problems = append(problems, validatePodSpec(&t.Spec, false, under(at, "spec"))...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		problems = append(problems, field.Forbidden(at.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
 	}
