@@ -133,7 +133,7 @@ func TestAvailability(t *testing.T) {
 	}{
 		{"a server that answers", func() {}, "True Passed: all checks passed", true},
 		{"one that fails", func() { code = http.StatusTeapot }, "False FailedDiscoveryCheck: failing or missing response from https://" + address +
-			"/apis/wardle.example.com/v1: bad status from https://api.n.svc:443/apis/wardle.example.com/v1: 418", false},
+			"/apis/wardle.example.com/v1: bad status from https://" + address + "/apis/wardle.example.com/v1: 418", false},
 		{"no endpoints", func() { slice.Endpoints = nil }, `False MissingEndpoints: endpointslices for service/api in "n" have no addresses with port name ""`, false},
 		{"no slices", func() { delete(w.objects, discovery.EndpointSlices.Kind) }, `False EndpointsNotFound: cannot find endpointslices for service/api in "n"`, false},
 		{"another port", func() { core.Services.Cast(w.objects[core.Services.Kind]).Spec.Ports[0].Port = 80 },

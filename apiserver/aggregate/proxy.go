@@ -136,7 +136,7 @@ func (h *Handler) check(ctx context.Context, r *remote) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	body, err := r.ask(ctx, path)
+	body, err := r.ask(ctx, path, address)
 	if err != nil {
 		h.failed(err)
 		return failed(err)
@@ -162,15 +162,16 @@ func (r *remote) get(ctx context.Context, path string, header http.Header) (*htt
 	return r.transport.RoundTrip(request)
 }
 
-// ask reads a document of the server.
-func (r *remote) ask(ctx context.Context, path string) ([]byte, error) {
+// ask reads a document of the server, which errors call by address.
+func (r *remote) ask(ctx context.Context, path, address string) ([]byte, error) {
+	at := "https://" + address + path
 	response, err := r.get(ctx, path, nil)
 	if err != nil {
-		return nil, err
+		return nil, &url.Error{Op: "Get", URL: at, Err: err}
 	}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return nil, fmt.Errorf("bad status from https://%s%s: %d", r.host, path, response.StatusCode)
+		return nil, fmt.Errorf("bad status from %s: %d", at, response.StatusCode)
 	}
 	return io.ReadAll(io.LimitReader(response.Body, maxDiscovery))
 }
@@ -182,7 +183,7 @@ func (r *remote) findOpenAPI(ctx context.Context, name string) {
 			ServerRelativeURL string `json:"serverRelativeURL"`
 		} `json:"paths"`
 	}
-	body, err := r.ask(ctx, "/openapi/v3")
+	body, err := r.ask(ctx, "/openapi/v3", r.host)
 	if err != nil || json.Unmarshal(body, &index) != nil {
 		return
 	}

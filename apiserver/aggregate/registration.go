@@ -16,13 +16,14 @@ import (
 	"knarr.dev/api/call"
 	"knarr.dev/api/extension"
 	"knarr.dev/api/resource"
+	documents "knarr.dev/apiserver/discovery"
 )
 
 // automanaged is the label of APIServices that the server makes: "onstart" for its own groups, "true" for those of
 // CustomResourceDefinitions, which go with them.
 const automanaged = "kube-aggregator.kubernetes.io/automanaged"
 
-// Priorities of groups that are not in the table below, which are those of CustomResourceDefinitions.
+// Priorities of groups that documents.GroupPriority does not know, which are those of CustomResourceDefinitions.
 const (
 	customGroup   = 1000
 	customVersion = 100
@@ -30,14 +31,7 @@ const (
 
 // priority is that of a group and version in discovery, as Kubernetes has it.
 func priority(gv schema.GroupVersion) (group, version int32) {
-	groups := map[string]int32{
-		"": 18000, "apps": 17800, "events.k8s.io": 17750, "authentication.k8s.io": 17700, "authorization.k8s.io": 17600,
-		"autoscaling": 17500, "batch": 17400, "certificates.k8s.io": 17300, "networking.k8s.io": 17200, "policy": 17100,
-		"rbac.authorization.k8s.io": 17000, "storage.k8s.io": 16800, "apiextensions.k8s.io": 16700,
-		"admissionregistration.k8s.io": 16700, "scheduling.k8s.io": 16600, "coordination.k8s.io": 16500, "node.k8s.io": 16300,
-		"discovery.k8s.io": 16200, "resource.k8s.io": 16200, "flowcontrol.apiserver.k8s.io": 16100,
-	}
-	group, ok := groups[gv.Group]
+	group, ok := documents.GroupPriority(gv.Group)
 	switch {
 	case !ok:
 		return customGroup, customVersion

@@ -18,15 +18,17 @@ import (
 	"knarr.dev/api/resource"
 )
 
-// groupOrder is the order of Kubernetes' own groups; others follow by name. Clients prefer earlier groups when a short
-// name is ambiguous.
-func groupOrder() []string {
-	return []string{
-		"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
-		"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
-		"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-		"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
-	}
+// GroupPriority is the priority of a group of this server in discovery, as Kubernetes has it; ok is false for those of
+// CustomResourceDefinitions.
+func GroupPriority(group string) (priority int32, ok bool) {
+	priority, ok = map[string]int32{
+		"": 18000, "apps": 17800, "events.k8s.io": 17750, "authentication.k8s.io": 17700, "authorization.k8s.io": 17600,
+		"autoscaling": 17500, "batch": 17400, "certificates.k8s.io": 17300, "networking.k8s.io": 17200, "policy": 17100,
+		"rbac.authorization.k8s.io": 17000, "storage.k8s.io": 16800, "apiextensions.k8s.io": 16700,
+		"admissionregistration.k8s.io": 16700, "scheduling.k8s.io": 16600, "coordination.k8s.io": 16500, "node.k8s.io": 16300,
+		"discovery.k8s.io": 16200, "resource.k8s.io": 16200, "flowcontrol.apiserver.k8s.io": 16100,
+	}[group]
+	return priority, ok
 }
 
 type groupKinds struct {
@@ -37,9 +39,9 @@ type groupKinds struct {
 	priority int
 }
 
-// localGroup and customGroup are the priorities of groups of this server; those of Kubernetes follow each other from the first.
+// Priorities of groups and versions that GroupPriority does not know. The group of APIServices is before all that any of them can ask for.
 const (
-	localGroup    = 20000
+	firstGroup    = 30000
 	customGroup   = 1000
 	localVersion  = 15
 	customVersion = 100
@@ -57,12 +59,15 @@ func groupsOf(kinds []*resource.Kind, remotes []Remote) []*groupKinds {
 		}
 		return g
 	}
-	order := groupOrder()
 	for _, k := range kinds {
 		g := group(k.Group)
-		if i := slices.Index(order, k.Group); i >= 0 {
-			g.priority = localGroup - i
-		} else {
+		own, ok := GroupPriority(k.Group)
+		switch {
+		case ok:
+			g.priority = max(g.priority, int(own))
+		case k.Group == "apiregistration.k8s.io":
+			g.priority = firstGroup
+		default:
 			g.priority = max(g.priority, customGroup)
 		}
 		if g.kinds[k.Version] == nil {

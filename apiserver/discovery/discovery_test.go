@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 
@@ -95,6 +96,24 @@ func TestOrder(t *testing.T) {
 	}
 	got := strings.Join(names, " ")
 	if !strings.HasPrefix(got, "apiregistration.k8s.io apps events.k8s.io authentication.k8s.io authorization.k8s.io ") {
+		t.Errorf("groups are in the order %s", got)
+	}
+}
+
+// TestOrderOfOthers puts groups of other servers where their priority says, none of them before that of APIServices.
+func TestOrderOfOthers(t *testing.T) {
+	h := knarr.New(api.Kinds(), "")
+	h.SetRemotes([]knarr.Remote{{Group: "first.io", Version: "v1", GroupPriority: 20000}, {Group: "between.io", Version: "v1", GroupPriority: 16900}})
+	var list metav1.APIGroupList
+	if err := json.Unmarshal(get(t, h, "/apis").Body.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, g := range list.Groups {
+		names = append(names, g.Name)
+	}
+	got := strings.Join(names, " ")
+	if !strings.HasPrefix(got, "apiregistration.k8s.io first.io apps ") || !strings.Contains(got, " rbac.authorization.k8s.io between.io storage.k8s.io ") {
 		t.Errorf("groups are in the order %s", got)
 	}
 }
