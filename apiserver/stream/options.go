@@ -122,11 +122,11 @@ func portQuery(q url.Values) (url.Values, error) {
 	var ports []string
 	for _, text := range q["ports"] {
 		for port := range strings.SplitSeq(text, ",") {
-			n, err := strconv.ParseInt(port, 10, 32)
+			n, err := strconv.ParseUint(port, 10, 16)
 			if err != nil {
-				return nil, apierrors.NewBadRequest(err.Error())
+				return nil, apierrors.NewBadRequest("cannot convert to []int32: " + err.Error())
 			}
-			ports = append(ports, strconv.FormatInt(n, 10))
+			ports = append(ports, strconv.FormatUint(n, 10))
 		}
 	}
 	out := url.Values{}

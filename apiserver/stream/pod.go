@@ -49,10 +49,7 @@ func containerOf(p *corev1.Pod, name string) (string, error) {
 	}
 	text := "a container name must be specified for pod " + p.Name
 	if len(containers) > 0 {
-		text += fmt.Sprintf(", choose one of: %s", containers)
-		if len(inits) > 0 {
-			text += fmt.Sprintf(" or one of the init containers: %s", inits)
-		}
+		text += fmt.Sprintf(", choose one of: %s", append(inits, containers...))
 	}
 	return "", apierrors.NewBadRequest(text)
 }
@@ -97,7 +94,11 @@ func (h *Handler) hostURL(ctx context.Context, p *corev1.Pod) (*url.URL, error) 
 	if p.Spec.NodeName == "" {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
 	}
-	return h.nodeURL(ctx, p.Spec.NodeName)
+	location, err := h.nodeURL(ctx, p.Spec.NodeName)
+	if apierrors.IsNotFound(err) { // Kubernetes takes the node's name for a pod's
+		return nil, apierrors.NewNotFound(core.Pods.Kind.GroupResource(), p.Spec.NodeName)
+	}
+	return location, err
 }
 
 // command passes exec and attach on to the node.
@@ -164,7 +165,7 @@ func (h *Handler) log(w http.ResponseWriter, r *http.Request, q *call.Request) e
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	location, err := h.nodeURL(r.Context(), p.Spec.NodeName)
+	location, err := h.hostURL(r.Context(), p)
 	if err != nil {
 		return err
 	}

@@ -251,7 +251,7 @@ func TestAnswers(t *testing.T) {
 		{"GET", pods + "none/log", nil, 404, `pods "none" not found`},
 		{"POST", pods + "one/log", nil, 405, "the server does not allow this method on the requested resource"},
 		{"GET", pods + "one/log?container=x", nil, 400, "container x is not valid for pod one"},
-		{"GET", pods + "web/log", nil, 400, "a container name must be specified for pod web, choose one of: [a waiting lost odd] or one of the init containers: [setup]"},
+		{"GET", pods + "web/log", nil, 400, "a container name must be specified for pod web, choose one of: [setup a waiting lost odd]"},
 		{"GET", pods + "web/log?container=setup", nil, 200, "setup \n"},
 		{"GET", pods + "web/log?container=waiting", nil, 400, `container "waiting" in pod "web" is waiting to start: ContainerCreating`},
 		{"GET", pods + "web/log?container=lost", nil, 500, "Internal error occurred: container is lost"},
