@@ -75,9 +75,6 @@ func (s *Server) bootstrapOne(ctx context.Context, b Bootstrap) error {
 			Verb: "create", Kind: b.Kind, Namespace: namespace, Object: b.Object.DeepCopyObject().(resource.Object),
 			FieldManager: ownManager,
 		})
-		if !apierrors.IsAlreadyExists(err) {
-			return err
-		}
 	}
 	if err != nil && !apierrors.IsAlreadyExists(err) || b.Reconcile == nil {
 		return err
@@ -115,7 +112,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 	}
 	s.firstRange(add)
 	s.localServices(add)
-	first := s.cfg.ServiceCIDR.Masked().Addr().Next().String()
+	first, single := s.cfg.ServiceCIDR.Masked().Addr().Next().String(), corev1.IPFamilyPolicySingleStack
 	port := int32(s.cfg.AdvertisePort)
 	if port == 0 {
 		port = 6443
@@ -125,7 +122,7 @@ func (s *Server) firstObjects() (namespaces, others []Bootstrap) {
 			Name: "kubernetes", Namespace: "default", Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
 		},
 		Spec: corev1.ServiceSpec{
-			Type: corev1.ServiceTypeClusterIP, ClusterIP: first, ClusterIPs: []string{first}, SessionAffinity: corev1.ServiceAffinityNone,
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: first, IPFamilyPolicy: &single, SessionAffinity: corev1.ServiceAffinityNone,
 			Ports: []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port)}},
 		},
 	}, nil)

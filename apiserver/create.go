@@ -255,9 +255,8 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 			old = r.served(old)
 		}
 	}
-	var errs field.ErrorList
+	var own field.ErrorList
 	if old == nil {
-		var own field.ErrorList
 		if k.Validate != nil {
 			own = k.Validate(obj)
 		}
@@ -266,17 +265,16 @@ func (r *registry) problems(obj, old resource.Object) field.ErrorList {
 		}
 		return inOrder(k, newMetaProblems(k, obj), own)
 	}
-	errs = metaProblems(k, obj, old, false)
 	switch {
 	case k.Revalidate != nil:
-		errs = append(errs, k.Revalidate(obj, old)...)
+		own = k.Revalidate(obj, old)
 	case k.Validate != nil:
-		errs = append(errs, k.Validate(obj)...)
+		own = k.Validate(obj)
 	}
 	if k.ValidateUpdate != nil {
-		errs = append(errs, k.ValidateUpdate(obj, old)...)
+		own = append(own, k.ValidateUpdate(obj, old)...)
 	}
-	return errs
+	return withMeta(k, obj, old, own)
 }
 
 // served is the form of a stored object in which it is asked for.

@@ -72,10 +72,24 @@ func metaRulesOf(k *resource.Kind, status bool) metaRules {
 	return metaRules{changes: 1, whole: 1}
 }
 
-// metaProblems are the problems of the metadata of an update.
-func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) field.ErrorList {
+// withMeta are the problems of an update: own, those of the kind, behind those of the metadata.
+func withMeta(k *resource.Kind, obj, old resource.Object, own field.ErrorList) field.ErrorList {
+	first, last := metaProblems(k, obj, old, false)
+	if k.Group != "" || k.Resource != "configmaps" && k.Resource != "secrets" {
+		return append(append(first, last...), own...)
+	}
+	n := 0 // what may not change is looked at before the whole
+	for n < len(own) && (own[n].Type == field.ErrorTypeForbidden || own[n].Field == "type") {
+		n++
+	}
+	return slices.Concat(first, own[:n], last, own[n:])
+}
+
+// metaProblems are the problems of the metadata of an update: all but those of the rules of each kind for the whole object, and those,
+// which come last. Kinds that look at the whole first have all among the first.
+func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) (first, last field.ErrorList) {
 	if plainMeta(k, obj) && plainChange(obj, old) {
-		return nil
+		return nil, nil
 	}
 	meta := field.NewPath("metadata")
 	rules := metaRulesOf(k, status)
@@ -91,9 +105,9 @@ func metaProblems(k *resource.Kind, obj, old resource.Object, status bool) field
 		whole = append(whole, newMetaProblems(k, obj)...)
 	}
 	if rules.wholeFirst {
-		return append(append(errs, whole...), change...)
+		return append(append(errs, whole...), change...), nil
 	}
-	return append(append(errs, change...), whole...)
+	return append(errs, change...), whole
 }
 
 // newMetaProblems are the problems of the metadata of an object by itself.

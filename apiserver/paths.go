@@ -117,15 +117,41 @@ func (s *Server) serveHealthMetrics(w http.ResponseWriter, r *http.Request) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(gauge)
-	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	s.tellMetrics(w, r, registry, promhttp.HandlerOpts{})
 }
 
 // serveMetrics tells the figures of the server, of the other parts of the process, and of the process.
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Process-Start-Time-Unix", strconv.FormatInt(s.began.Unix(), 10))
-	promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics, s.metrics.process()}, promhttp.HandlerOpts{
+	s.tellMetrics(w, r, prometheus.Gatherers{s.cfg.Metrics, s.metrics.process()}, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
-	}).ServeHTTP(w, r)
+	})
+}
+
+// tellMetrics answers with figures, under the headers that kube-apiserver sends.
+func (s *Server) tellMetrics(w http.ResponseWriter, r *http.Request, figures prometheus.Gatherer, options promhttp.HandlerOpts) {
+	w.Header().Set("Process-Start-Time-Unix", strconv.FormatInt(s.began.Unix(), 10))
+	promhttp.HandlerFor(figures, options).ServeHTTP(&unvaried{ResponseWriter: w}, r)
+}
+
+// unvaried sends an answer without saying on which headers it depends.
+type unvaried struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (u *unvaried) WriteHeader(code int) {
+	u.begun = true
+	u.Header().Del("Vary")
+	u.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (u *unvaried) Write(b []byte) (int, error) {
+	if !u.begun {
+		u.WriteHeader(http.StatusOK)
+	}
+	return u.ResponseWriter.Write(b)
 }
 
 // maxVerbosity bounds the body of a request that sets the verbosity.

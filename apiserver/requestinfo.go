@@ -8,9 +8,11 @@ import (
 	"net/url"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"knarr.dev/api/call"
 	"knarr.dev/apiserver/authz"
 )
 
@@ -128,14 +130,22 @@ func (i *requestInfo) collectionVerb(query url.Values) {
 		if flagged(query, "watch") {
 			i.verb = "watch"
 		}
-		for _, term := range strings.Split(query.Get("fieldSelector"), ",") {
-			if name, ok := strings.CutPrefix(term, "metadata.name="); ok {
-				i.name = strings.TrimPrefix(name, "=")
-			}
-		}
+		i.name = i.selected()
 	case "delete":
 		i.verb = "deletecollection"
 	}
+}
+
+// selected is the name that a field selector asks for, empty if there is none or the options of the list are malformed.
+func (i *requestInfo) selected() string {
+	if i.fields == nil {
+		return ""
+	}
+	name, ok := i.fields.RequiresExactMatch("metadata.name")
+	if !ok || len(path.IsValidPathSegmentName(name)) > 0 || listOptions(&call.Request{}, i.query) != nil {
+		return ""
+	}
+	return name
 }
 
 // attributes are what the decision about the request depends on, but for the user.

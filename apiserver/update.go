@@ -321,7 +321,8 @@ func (r *registry) named(obj resource.Object) schema.GroupKind {
 
 func (r *registry) updateProblems(o *operation, obj, old resource.Object) field.ErrorList {
 	if o.Subresource == "status" {
-		errs := metaProblems(r.rules(), obj, old, true)
+		errs, whole := metaProblems(r.rules(), obj, old, true)
+		errs = append(errs, whole...)
 		if validate := r.rules().Status.Validate; validate != nil {
 			errs = append(errs, validate(obj, old)...)
 		}

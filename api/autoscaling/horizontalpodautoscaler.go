@@ -34,7 +34,9 @@ var HorizontalPodAutoscalers = resource.WithList(resource.Define(resource.Defini
 		Status: &resource.Status[autoscalingv2.HorizontalPodAutoscaler]{Prepare: func(obj, old *autoscalingv2.HorizontalPodAutoscaler) {
 			status := obj.Status
 			*obj = *old.DeepCopy()
-			obj.Status = status
+			if obj.Status = status; len(status.CurrentMetrics) == 0 {
+				obj.Status.CurrentMetrics = nil // as it comes back from where it is stored
+			}
 		}, Validate: validateAutoscalerStatus},
 	},
 }), func() runtime.Object { return new(autoscalingv2.HorizontalPodAutoscalerList) })
@@ -68,9 +70,6 @@ func defaultAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) {
 	}
 	defaultBehavior(h.Spec.Behavior)
 	h.Annotations = withoutV1(h.Annotations)
-	if len(h.Status.CurrentMetrics) == 0 {
-		h.Status.CurrentMetrics = nil // as it comes back from where it is stored
-	}
 }
 
 // defaultUtilization is the part of its CPU request, in percent, that a pod shall use if no metric is given.

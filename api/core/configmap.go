@@ -4,6 +4,7 @@
 package core
 
 import (
+	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,21 +19,16 @@ import (
 // ConfigMaps hold configuration for pods.
 var ConfigMaps = resource.WithList(resource.Define(resource.Definition[corev1.ConfigMap]{
 	Group: "", Version: "v1", Kind: "ConfigMap", Resource: "configmaps",
-	ShortNames: []string{"cm"},
-	Scope:      resource.Namespaced,
-	Validate:   validateConfigMap,
+	ShortNames:    []string{"cm"},
+	Scope:         resource.Namespaced,
+	PrepareCreate: func(c *corev1.ConfigMap) { c.BinaryData = asStored(c.BinaryData, nil) },
+	PrepareUpdate: func(c, old *corev1.ConfigMap) { c.BinaryData = asStored(c.BinaryData, old.Immutable) },
+	Validate:      validateConfigMap,
 	Revalidate: func(c, old *corev1.ConfigMap) (problems field.ErrorList) {
-		if old.Immutable == nil || !*old.Immutable {
-			return validateConfigMap(c)
-		}
-		if c.Immutable == nil || !*c.Immutable {
-			problems = append(problems, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
-		}
-		if !equality.Semantic.DeepEqual(c.Data, old.Data) {
-			problems = append(problems, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
-		}
-		if !equality.Semantic.DeepEqual(c.BinaryData, old.BinaryData) {
-			problems = append(problems, field.Forbidden(field.NewPath("binaryData"), "field is immutable when `immutable` is set"))
+		if isTrue(old.Immutable) {
+			problems = sealed(problems, "immutable", isTrue(c.Immutable))
+			problems = sealed(problems, "data", equality.Semantic.DeepEqual(c.Data, old.Data))
+			problems = sealed(problems, "binaryData", reflect.DeepEqual(c.BinaryData, old.BinaryData))
 		}
 		return append(problems, validateConfigMap(c)...)
 	},
@@ -40,6 +36,33 @@ var ConfigMaps = resource.WithList(resource.Define(resource.Definition[corev1.Co
 		{Name: "Data", Value: func(c *corev1.ConfigMap, _ time.Time) any { return int64(len(c.Data) + len(c.BinaryData)) }},
 	},
 }), func() runtime.Object { return new(corev1.ConfigMapList) })
+
+// sealed adds that a field of an immutable ConfigMap or Secret did not stay as it was.
+func sealed(problems field.ErrorList, name string, stayed bool) field.ErrorList {
+	if stayed {
+		return problems
+	}
+	return append(problems, field.Forbidden(field.NewPath(name), "field is immutable when `immutable` is set"))
+}
+
+// asStored is binary data as it comes back from where it is stored, which knows no empty maps and no missing values. To immutable data
+// that makes a difference: a change is one too that would not be stored.
+func asStored(data map[string][]byte, immutable *bool) map[string][]byte {
+	switch {
+	case isTrue(immutable):
+		return data
+	case len(data) == 0:
+		return nil
+	}
+	for key, value := range data {
+		if value == nil {
+			data[key] = []byte{}
+		}
+	}
+	return data
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func validateConfigMap(c *corev1.ConfigMap) (problems field.ErrorList) {
 	total := 0

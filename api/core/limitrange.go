@@ -27,9 +27,6 @@ var LimitRanges = resource.WithList(resource.Define(resource.Definition[corev1.L
 	Scope:          resource.Namespaced,
 	CreateOnUpdate: true,
 	Default: func(l *corev1.LimitRange) {
-		if len(l.Spec.Limits) == 0 { // as it is when it was stored
-			l.Spec.Limits = nil
-		}
 		for i := range l.Spec.Limits {
 			defaultLimits(&l.Spec.Limits[i])
 		}
@@ -38,7 +35,9 @@ var LimitRanges = resource.WithList(resource.Define(resource.Definition[corev1.L
 		if l.Name == "" {
 			l.Name = string(uuid.NewUUID())
 		}
+		l.Spec.Limits = noneIfEmpty(l.Spec.Limits)
 	},
+	PrepareUpdate: func(l, _ *corev1.LimitRange) { l.Spec.Limits = noneIfEmpty(l.Spec.Limits) },
 	Validate: func(l *corev1.LimitRange) field.ErrorList {
 		var problems field.ErrorList
 		types := sets.New[corev1.LimitType]()
@@ -57,6 +56,14 @@ var LimitRanges = resource.WithList(resource.Define(resource.Definition[corev1.L
 		{Name: "Created At", Type: "date", Value: func(l *corev1.LimitRange, _ time.Time) any { return l.CreationTimestamp.UTC().Format(time.RFC3339) }},
 	},
 }), func() runtime.Object { return new(corev1.LimitRangeList) })
+
+// noneIfEmpty makes an empty list one that is not there, as it is when it was stored. Before that its writer owns it.
+func noneIfEmpty[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
 
 // defaultLimits completes the limits of containers: what is given at most is given by default, and requested.
 func defaultLimits(l *corev1.LimitRangeItem) {

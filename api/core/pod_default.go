@@ -9,7 +9,6 @@ import (
 )
 
 func defaultPod(p *corev1.Pod) {
-	p.Annotations = dropInitAnnotations(p.Annotations)
 	DefaultPodSpec(&p.Spec)
 	if *p.Spec.TerminationGracePeriodSeconds < 0 { // of which templates only warn
 		*p.Spec.TerminationGracePeriodSeconds = 1
@@ -28,7 +27,10 @@ func defaultPod(p *corev1.Pod) {
 	defaultPodStatus(p)
 }
 
+// defaultPodStatus does what does not touch the spec.
 func defaultPodStatus(p *corev1.Pod) {
+	p.Annotations = dropInitAnnotations(p.Annotations)
+	samePodIPs(&p.Status)
 	if p.Status.QOSClass == "" {
 		p.Status.QOSClass = QOS(&p.Spec)
 	}

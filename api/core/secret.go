@@ -7,11 +7,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,12 +34,9 @@ var Secrets = resource.WithList(resource.Define(resource.Definition[corev1.Secre
 			s.Data[k] = []byte(v)
 		}
 		s.StringData = nil
-		for k, v := range s.Data {
-			if v == nil { // as it comes back from where it is stored
-				s.Data[k] = []byte{}
-			}
-		}
 	},
+	PrepareCreate:  func(s *corev1.Secret) { s.Data = asStored(s.Data, nil) },
+	PrepareUpdate:  func(s, old *corev1.Secret) { s.Data = asStored(s.Data, old.Immutable) },
 	ValidateCreate: validateSecret,
 	ValidateUpdate: func(s, old *corev1.Secret) field.ErrorList {
 		return append(validateSecretChange(s, old), validateSecret(s)...)
@@ -121,14 +118,9 @@ func validateSecretChange(s, old *corev1.Secret) (problems field.ErrorList) {
 	if s.Type != old.Type {
 		problems = append(problems, field.Invalid(field.NewPath("type"), s.Type, apivalidation.FieldImmutableErrorMsg))
 	}
-	if old.Immutable == nil || !*old.Immutable {
+	if !isTrue(old.Immutable) {
 		return problems
 	}
-	if s.Immutable == nil || !*s.Immutable {
-		problems = append(problems, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
-	}
-	if !equality.Semantic.DeepEqual(s.Data, old.Data) {
-		problems = append(problems, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
-	}
-	return problems
+	problems = sealed(problems, "immutable", isTrue(s.Immutable))
+	return sealed(problems, "data", reflect.DeepEqual(s.Data, old.Data))
 }

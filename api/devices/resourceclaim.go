@@ -32,7 +32,10 @@ var ResourceClaims = resource.WithList(resource.Define(resource.Definition[resou
 		c.Status = resourcev1.ResourceClaimStatus{}
 		dropEmpty(&c.Spec)
 	},
-	PrepareUpdate:  func(c, old *resourcev1.ResourceClaim) { c.Status = *old.Status.DeepCopy() },
+	PrepareUpdate: func(c, old *resourcev1.ResourceClaim) {
+		c.Status = *old.Status.DeepCopy()
+		keepEmpty(&c.Spec, &old.Spec)
+	},
 	ValidateCreate: func(c *resourcev1.ResourceClaim) field.ErrorList { return ValidateClaim(c, nil) },
 	ValidateUpdate: func(c, old *resourcev1.ResourceClaim) field.ErrorList {
 		return immutableShown(c.Spec, old.Spec, field.NewPath("spec"))
@@ -56,6 +59,7 @@ var ResourceClaimTemplates = resource.WithList(resource.Define(resource.Definiti
 	StoragePath:    "resourceclaimtemplates",
 	Default:        func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) },
 	PrepareCreate:  func(t *resourcev1.ResourceClaimTemplate) { dropEmpty(&t.Spec.Spec) },
+	PrepareUpdate:  func(t, old *resourcev1.ResourceClaimTemplate) { keepEmpty(&t.Spec.Spec, &old.Spec.Spec) },
 	ValidateCreate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList { return ValidateTemplate(t, nil) },
 	ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
 		return ValidateTemplateChange(t, old, nil)
@@ -66,6 +70,13 @@ var ResourceClaimTemplates = resource.WithList(resource.Define(resource.Definiti
 func dropEmpty(s *resourcev1.ResourceClaimSpec) {
 	if len(s.Devices.Requests) == 0 {
 		s.Devices.Requests = nil
+	}
+}
+
+// keepEmpty is dropEmpty for an update, which may not take items away: the error shows what was given.
+func keepEmpty(s, old *resourcev1.ResourceClaimSpec) {
+	if len(old.Devices.Requests) == 0 {
+		dropEmpty(s)
 	}
 }
 

@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"slices"
 	"time"
 
 	storagev1 "k8s.io/api/storage/v1"
@@ -22,27 +23,32 @@ const nodeIDMax = 256
 // CSINodes list the volume drivers of each node.
 var CSINodes = resource.WithList(resource.Define(resource.Definition[storagev1.CSINode]{
 	Group: "storage.k8s.io", Version: "v1", Kind: "CSINode", Resource: "csinodes",
-	Scope:         resource.Cluster,
-	NeedsRevision: true,
-	StoragePath:   "csinodes",
-	Default: func(n *storagev1.CSINode) {
-		if len(n.Spec.Drivers) == 0 {
-			n.Spec.Drivers = nil // as it comes back from where it is stored
-		}
-	},
-	PrepareCreate: func(n *storagev1.CSINode) {
-		for i := range n.Spec.Drivers {
-			if len(n.Spec.Drivers[i].TopologyKeys) == 0 {
-				n.Spec.Drivers[i].TopologyKeys = nil
-			}
-		}
-	},
+	Scope:          resource.Cluster,
+	NeedsRevision:  true,
+	StoragePath:    "csinodes",
+	PrepareCreate:  func(n *storagev1.CSINode) { dropEmptyLists(n, nil) },
+	PrepareUpdate:  func(n, old *storagev1.CSINode) { dropEmptyLists(n, old.Spec.Drivers) },
 	Validate:       validateCSINode,
 	ValidateUpdate: validateCSINodeChange,
 	Columns: []resource.Column[storagev1.CSINode]{
 		{Name: "Drivers", Type: "integer", Value: func(n *storagev1.CSINode, _ time.Time) any { return int64(len(n.Spec.Drivers)) }},
 	},
 }), func() runtime.Object { return new(storagev1.CSINodeList) })
+
+// dropEmptyLists makes empty lists ones that are not there, as they come back from where they are stored. Before that their writer owns
+// them. What an update may not make empty stays, for the error to show it.
+func dropEmptyLists(n *storagev1.CSINode, old []storagev1.CSINodeDriver) {
+	if len(n.Spec.Drivers) == 0 {
+		n.Spec.Drivers = nil
+	}
+	for i := range n.Spec.Drivers {
+		d := &n.Spec.Drivers[i]
+		had := slices.ContainsFunc(old, func(o storagev1.CSINodeDriver) bool { return o.Name == d.Name && len(o.TopologyKeys) > 0 })
+		if len(d.TopologyKeys) == 0 && !had {
+			d.TopologyKeys = nil
+		}
+	}
+}
 
 func validateCSINode(n *storagev1.CSINode) (problems field.ErrorList) {
 	names := sets.New[string]()

@@ -26,6 +26,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"knarr.dev/api/resource"
 )
@@ -96,6 +97,7 @@ type document struct {
 	etag       string
 	compressed []byte // gzip
 	length     int    // of what is compressed
+	made       time.Time
 }
 
 const (
@@ -111,9 +113,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/openapi/v2":
 		d.serve2(w, r)
 	case "/openapi/v3":
-		d.serveIndex(w)
+		d.serveIndex(w, r)
 	default:
-		d.serve3(w, r, strings.TrimPrefix(path, "/openapi/v3/"))
+		if name := strings.TrimPrefix(path, "/openapi/v3/"); name != "" {
+			d.serve3(w, r, name)
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
 	}
 }
 
@@ -144,11 +150,11 @@ func (d *documents) keep(old *documents) {
 }
 
 // serveIndex lists the documents of v3, with addresses that change with their content.
-func (d *documents) serveIndex(w http.ResponseWriter) {
+func (d *documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as Kubernetes says
 	b := d.list()
 	if len(d.remotes) == 0 {
-		_, _ = w.Write(b)
+		http.ServeContent(w, r, "", time.Now(), bytes.NewReader(b))
 		return
 	}
 	more := &writer{b: slices.Clone(bytes.TrimSuffix(b, []byte("}}")))}
@@ -161,7 +167,7 @@ func (d *documents) serveIndex(w http.ResponseWriter) {
 		more.field("serverRelativeURL", r.Address)
 		more.close('}')
 	}
-	_, _ = w.Write(append(more.b, "}}"...))
+	http.ServeContent(w, r, "", time.Now(), bytes.NewReader(append(more.b, "}}"...)))
 }
 
 func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) {
@@ -187,6 +193,7 @@ func (d *documents) serve3(w http.ResponseWriter, r *http.Request, name string) 
 	if hash := r.URL.Query().Get("hash"); hash != "" {
 		if hash != doc.etag {
 			w.Header().Set("Content-Type", media)
+			w.Header().Set("ETag", strconv.Quote(doc.etag))
 			w.Header().Set("Location", address(name, doc.etag))
 			w.WriteHeader(http.StatusMovedPermanently)
 			return
@@ -211,29 +218,62 @@ func (d *documents) serve2(w http.ResponseWriter, r *http.Request) {
 	d.get(form{proto: proto}).serve(w, r, media)
 }
 
+// serve answers with a document, or the part of it that was asked for, unless the client has it.
 func (doc *document) serve(w http.ResponseWriter, r *http.Request, media string) {
 	header := w.Header()
 	header.Set("ETag", strconv.Quote(doc.etag))
-	if matches(r.Header.Get("If-None-Match"), strconv.Quote(doc.etag)) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
 	header.Set("Content-Type", media)
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	var body io.ReadSeeker = &unpacked{doc: doc}
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && r.Header.Get("Range") == "" && r.Method != http.MethodHead {
 		header.Set("Content-Encoding", "gzip")
 		header.Set("Content-Length", strconv.Itoa(len(doc.compressed)))
-		_, _ = w.Write(doc.compressed)
-		return
+		body = bytes.NewReader(doc.compressed)
 	}
-	header.Set("Content-Length", strconv.Itoa(doc.length))
-	if r.Method == http.MethodHead {
-		return
+	http.ServeContent(w, r, "", doc.made, body)
+}
+
+// unpacked reads a document as it was before it was compressed.
+type unpacked struct {
+	doc    *document
+	gzip   *gzip.Reader
+	at     int64 // of what gzip gives next
+	wanted int64
+}
+
+// Seek implements io.Seeker.
+func (u *unpacked) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += u.wanted
+	case io.SeekEnd:
+		offset += int64(u.doc.length)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(doc.compressed))
-	if err != nil {
-		return // what we compressed ourselves is readable
+	if offset < 0 {
+		return 0, fmt.Errorf("seek to %d", offset)
 	}
-	_, _ = io.Copy(w, io.LimitReader(z, int64(doc.length)))
+	u.wanted = offset
+	return offset, nil
+}
+
+// Read implements io.Reader.
+func (u *unpacked) Read(p []byte) (int, error) {
+	if u.gzip == nil || u.at > u.wanted {
+		z, err := gzip.NewReader(bytes.NewReader(u.doc.compressed))
+		if err != nil {
+			return 0, err
+		}
+		u.gzip, u.at = z, 0
+	}
+	if skip := u.wanted - u.at; skip > 0 {
+		n, err := io.CopyN(io.Discard, u.gzip, skip)
+		if u.at += n; err != nil {
+			return 0, err
+		}
+	}
+	n, err := u.gzip.Read(p)
+	u.at += int64(n)
+	u.wanted = u.at
+	return n, err
 }
 
 // get returns a document, building it if it is asked for the first time; nil if there is none of that name.
@@ -265,7 +305,7 @@ func (d *documents) get(f form) *document {
 	if f.proto {
 		body = encodeProto(body)
 	}
-	doc := &document{etag: d.etags[f.name], length: len(body), compressed: compress(body)}
+	doc := &document{etag: d.etags[f.name], length: len(body), compressed: compress(body), made: time.Now()}
 	d.made[f] = doc
 	return doc
 }
@@ -309,13 +349,4 @@ func compress(b []byte) []byte {
 	_, _ = z.Write(b) // a buffer takes everything
 	_ = z.Close()
 	return bytes.Clone(out.Bytes())
-}
-
-func matches(header, etag string) bool {
-	for tag := range strings.SplitSeq(header, ",") {
-		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
-			return true
-		}
-	}
-	return false
 }

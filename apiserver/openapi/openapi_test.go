@@ -370,11 +370,26 @@ func TestServing(t *testing.T) {
 		{"unchanged", "/openapi/v3/api/v1", "If-None-Match", tag, 304, ""},
 		{"old hash", "/openapi/v3/api/v1?hash=OLD", "Accept", "application/json", 301, "application/json"},
 		{"unknown", "/openapi/v3/apis/nothing", "Accept", "application/json", 404, ""},
+		{"no name", "/openapi/v3/", "Accept", "application/json", 404, ""},
+		{"not newer", "/openapi/v3/api/v1", "If-Modified-Since", "Fri, 21 Nov 2126 00:00:00 GMT", 304, ""},
+		{"part of v2", "/openapi/v2", "Range", "bytes=0-9", 206, "application/json"},
+		{"part of the index", "/openapi/v3", "Range", "bytes=0-9", 206, "text/plain; charset=utf-8"},
+		{"beyond the end", "/openapi/v3/api/v1", "Range", "bytes=999999999-", 416, "text/plain; charset=utf-8"},
 	} {
 		resp, _ := get(t, s, c.path, c.header, c.value)
 		if resp.StatusCode != c.status || resp.Header.Get("Content-Type") != c.contentType {
 			t.Errorf("%s: %d %s, want %d %s", c.name, resp.StatusCode, resp.Header.Get("Content-Type"), c.status, c.contentType)
 		}
+	}
+	for _, path := range []string{"/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1"} {
+		resp, _ := get(t, s, path)
+		if _, err := http.ParseTime(resp.Header.Get("Last-Modified")); err != nil || resp.Header.Get("Accept-Ranges") != "bytes" {
+			t.Errorf("%s: %v", path, resp.Header)
+		}
+	}
+	_, parts := get(t, s, url, "Range", "bytes=100-199,20-39")
+	if text := string(parts); !strings.Contains(text, string(body[100:200])) || !strings.Contains(text, string(body[20:40])) {
+		t.Errorf("parts of the document are %s", text)
 	}
 	resp, compressed := get(t, s, url, "Accept-Encoding", "gzip")
 	z, err := gzip.NewReader(strings.NewReader(string(compressed)))
