@@ -6,10 +6,11 @@ package apiserver
 import (
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"knarr.dev/api/call"
@@ -21,7 +22,10 @@ func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request, reg *regis
 	if q.Subresource == "log" {
 		return nil
 	}
-	options, kind := connectOptions(q, r.URL)
+	options, kind, err := connectOptions(q, r.URL)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
 	if options == nil {
 		return nil
 	}
@@ -29,8 +33,7 @@ func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request, reg *regis
 	defer o.finish()
 	a := reg.admitted(o, "connect", admission.NewOptions(options), nil)
 	a.Body = corev1.SchemeGroupVersion.WithKind(kind)
-	err := s.mutate(r.Context(), a)
-	if err == nil {
+	if err = s.mutate(r.Context(), a); err == nil {
 		err = s.validate(r.Context(), a)
 	}
 	addWarnings(w, o.warnings)
@@ -38,7 +41,7 @@ func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request, reg *regis
 }
 
 // connectOptions are the parameters of a connection as an object, with the name of its kind; nil if it has none.
-func connectOptions(q *call.Request, u *url.URL) (runtime.Object, string) {
+func connectOptions(q *call.Request, u *url.URL) (options runtime.Object, kind string, err error) {
 	values := u.Query()
 	flag := func(name string) (b bool) {
 		list := values[name]
@@ -50,29 +53,23 @@ func connectOptions(q *call.Request, u *url.URL) (runtime.Object, string) {
 		return &corev1.PodExecOptions{
 			Stdin: flag("stdin"), Stdout: flag("stdout"), Stderr: flag("stderr"), TTY: flag("tty"), Container: values.Get("container"),
 			Command: values["command"],
-		}, "PodExecOptions"
+		}, "PodExecOptions", nil
 	case "pods/attach":
 		return &corev1.PodAttachOptions{
 			Stdin: flag("stdin"), Stdout: flag("stdout"), Stderr: flag("stderr"), TTY: flag("tty"), Container: values.Get("container"),
-		}, "PodAttachOptions"
+		}, "PodAttachOptions", nil
 	case "pods/portforward":
-		o := &corev1.PodPortForwardOptions{}
-		for _, list := range values["ports"] {
-			for text := range strings.SplitSeq(list, ",") {
-				if n, err := strconv.ParseInt(text, 10, 32); err == nil {
-					o.Ports = append(o.Ports, int32(n))
-				}
-			}
-		}
-		return o, "PodPortForwardOptions"
+		o, ports := &corev1.PodPortForwardOptions{}, values["ports"]
+		err := metav1.Convert_Slice_string_To_Slice_int32(&ports, &o.Ports, nil)
+		return o, "PodPortForwardOptions", err
 	case "pods/proxy":
-		return &corev1.PodProxyOptions{Path: proxied(u, q.Name)}, "PodProxyOptions"
+		return &corev1.PodProxyOptions{Path: proxied(u, q.Name)}, "PodProxyOptions", nil
 	case "services/proxy":
-		return &corev1.ServiceProxyOptions{Path: proxied(u, q.Name)}, "ServiceProxyOptions"
+		return &corev1.ServiceProxyOptions{Path: proxied(u, q.Name)}, "ServiceProxyOptions", nil
 	case "nodes/proxy":
-		return &corev1.NodeProxyOptions{Path: proxied(u, q.Name)}, "NodeProxyOptions"
+		return &corev1.NodeProxyOptions{Path: proxied(u, q.Name)}, "NodeProxyOptions", nil
 	}
-	return nil, ""
+	return nil, "", nil
 }
 
 // proxied is the path behind a proxy.

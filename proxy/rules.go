@@ -73,6 +73,7 @@ func base(node Node) string {
 	line("map services { type ipv4_addr . inet_proto . inet_service : verdict; }")
 	line("map node-ports { type inet_proto . inet_service : verdict; }")
 	line("set cluster-ips { type ipv4_addr; }")
+	line("set served { type ipv4_addr . inet_proto . inet_service; }")
 	line("set refused { type ipv4_addr . inet_proto . inet_service; }")
 	line("set refused-ports { type inet_proto . inet_service; }")
 	line("set hairpin { type ipv4_addr . ipv4_addr; }")
@@ -105,6 +106,8 @@ func base(node Node) string {
 	}
 	line("}")
 	line("chain refuse {")
+	// A packet that passes while rules are replaced may find an endpoint neither by the old ones nor by the new: its sender tries again.
+	line("  ip daddr . meta l4proto . th dport @served drop")
 	line("  ip daddr @cluster-ips goto reject-all")
 	if node.Services.IsValid() {
 		// No Service, or not yet: who asks too early finds it with the next try.
@@ -243,6 +246,7 @@ func (b *builder) port(p *corev1.ServicePort, e choice) {
 	cluster := b.chain("cluster", id, append(enter, "goto "+target)...)
 	for _, ip := range clusterIPs(s) {
 		b.element("services", front(ip), "goto "+cluster)
+		b.element("served", front(ip), "")
 		b.flows(proto, ip, p.Port, e.all)
 	}
 	if nodePort == 0 && len(ips) == 0 && len(balancers) == 0 {

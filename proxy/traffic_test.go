@@ -419,6 +419,25 @@ func TestReplacingEndpoints(t *testing.T) {
 	}
 }
 
+// A packet that came past the choice of an endpoint, as one may while rules are replaced, is sent again by who sent it, not refused.
+func TestPastTheChoice(t *testing.T) {
+	n := newNetwork(t, "10.44.0.11")
+	n.rules(testService("ClusterIP 10.43.0.9 80"), "10.42.0.3@here")
+	if err := n.node.Apply(t.Context(), "flush chain ip knarr-proxy dispatch\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		to, want string
+		patience time.Duration
+	}{{"10.43.0.9:80", "nothing", silenceTime}, {"10.43.0.9:81", "refused", answerTime}} {
+		for _, from := range []nft.Namespace{n.a, n.node} {
+			if got := n.askFor(from, "tcp", c.to, c.patience); got != c.want {
+				t.Errorf("%s: got %q, want %q", c.to, got, c.want)
+			}
+		}
+	}
+}
+
 // A UDP client that keeps its port follows the endpoints: its tracked connection is forgotten.
 func TestUDPFollowsEndpoints(t *testing.T) {
 	n := newNetwork(t, "10.44.0.11")

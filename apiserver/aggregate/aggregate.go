@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,6 +87,7 @@ type remote struct {
 	resources atomic.Pointer[metav1.APIResourceList] // as it said last
 	openapi   atomic.Pointer[string]                 // where its document is
 	schemas   atomic.Pointer[schemas]                // its document of v2
+	described atomic.Pointer[described]              // what its aggregated discovery says; nil if it has none
 }
 
 // New returns a handler that knows no servers yet.
@@ -201,15 +203,18 @@ func (h *Handler) closeAll() {
 func (h *Handler) Remotes() []documents.Remote {
 	var out []documents.Remote
 	for gv, r := range *h.remotes.Load() {
-		address, v2 := "", []byte(nil)
+		address, v2, version := "", []byte(nil), (*apidiscoveryv2.APIVersionDiscovery)(nil)
 		if at := r.openapi.Load(); at != nil {
 			address = *at
 		}
 		if s := r.schemas.Load(); s != nil {
 			v2 = s.compressed
 		}
+		if d := r.described.Load(); d != nil {
+			version = d.version
+		}
 		out = append(out, documents.Remote{
-			OpenAPI: address, OpenAPI2: v2,
+			OpenAPI: address, OpenAPI2: v2, Described: version,
 			Group: gv.Group, Version: gv.Version, GroupPriority: r.service.Spec.GroupPriorityMinimum,
 			VersionPriority: r.service.Spec.VersionPriority, Available: r.available.Load(), Resources: r.resources.Load(),
 		})
@@ -244,8 +249,9 @@ func (h *Handler) reconcile(ctx context.Context, services call.View, name string
 	if fresh {
 		r = h.connect(a)
 		h.set(gv, r)
+		h.changed() // the group is there even if its server never answers
 	}
-	was, described := r.available.Load(), r.description()
+	was, said := r.available.Load(), r.description()
 	problem := h.check(ctx, r)
 	if ctx.Err() != nil {
 		return 0
@@ -254,8 +260,8 @@ func (h *Handler) reconcile(ctx context.Context, services call.View, name string
 	if err := h.report(ctx, a, problem); err != nil {
 		h.cfg.Log.Warn("availability of an API service not written", "name", name, "err", err)
 	}
-	if (fresh || was != r.available.Load() || described != r.description()) && h.cfg.Changed != nil {
-		h.cfg.Changed()
+	if was != r.available.Load() || said != r.description() {
+		h.changed()
 	}
 	if problem != nil {
 		return checkSoon
@@ -267,10 +273,14 @@ func (h *Handler) forget(name string) {
 	for gv, r := range *h.remotes.Load() {
 		if r.service.Name == name {
 			h.set(gv, nil)
-			if h.cfg.Changed != nil {
-				h.cfg.Changed()
-			}
+			h.changed()
 		}
+	}
+}
+
+func (h *Handler) changed() {
+	if h.cfg.Changed != nil {
+		h.cfg.Changed()
 	}
 }
 

@@ -154,8 +154,8 @@ func TestAvailability(t *testing.T) {
 			t.Errorf("%s: %+v", step.name, remotes)
 		}
 	}
-	if changes != 3 {
-		t.Errorf("discovery was told %d times, want 3", changes)
+	if changes != 4 {
+		t.Errorf("discovery was told %d times, want 4", changes)
 	}
 	w.service.Spec.Service = nil
 	if h.reconcile(t.Context(), view{w}, w.service.Name); h.Serves(version) {
@@ -229,7 +229,7 @@ func TestRunFollowsTheView(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); h.Run(ctx, view{w}) }()
-	<-changed
+	<-changed // before anybody answers
 	if !h.Serves(version) {
 		t.Error("the version is not served")
 	}

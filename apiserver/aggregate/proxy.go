@@ -25,6 +25,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -142,9 +143,10 @@ func (h *Handler) check(ctx context.Context, r *remote) error {
 		return failed(err)
 	}
 	var list metav1.APIResourceList
-	if err := json.Unmarshal(body, &list); err == nil {
+	if err := json.Unmarshal(body, &list); err == nil && !equality.Semantic.DeepEqual(r.resources.Load(), &list) {
 		r.resources.Store(&list)
 	}
+	r.describe(ctx)
 	r.findOpenAPI(ctx, strings.TrimPrefix(path, "/"))
 	r.readSchemas(ctx)
 	return nil
@@ -157,7 +159,9 @@ func (r *remote) get(ctx context.Context, path string, header http.Header) (*htt
 		return nil, err
 	}
 	maps.Copy(request.Header, header)
-	request.Header.Set("Accept", "application/json")
+	if request.Header.Get("Accept") == "" {
+		request.Header.Set("Accept", "application/json")
+	}
 	setUser(request.Header, &call.Identity{Name: "system:kube-aggregator", Groups: []string{"system:masters"}})
 	return r.transport.RoundTrip(request)
 }

@@ -10,6 +10,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // maxSchemas bounds a server's document of OpenAPI v2.
@@ -51,14 +54,19 @@ func (r *remote) readSchemas(ctx context.Context) {
 
 // description is comparable: two that differ say that a document did.
 type description struct {
-	v2 *schemas
-	v3 string
+	plain     *metav1.APIResourceList
+	described *apidiscoveryv2.APIVersionDiscovery
+	v2        *schemas
+	v3        string
 }
 
 func (r *remote) description() description {
-	d := description{v2: r.schemas.Load()}
+	d := description{plain: r.resources.Load(), v2: r.schemas.Load()}
 	if at := r.openapi.Load(); at != nil {
 		d.v3 = *at
+	}
+	if said := r.described.Load(); said != nil {
+		d.described = said.version
 	}
 	return d
 }

@@ -36,7 +36,7 @@ func TestSchemasAreReadWhenTheyChange(t *testing.T) {
 		body          string
 		sent, changes int
 	}{
-		{body, 1, 1}, {body, 1, 1}, {`{"swagger":"2.0","info":{}}`, 2, 2}, {"not JSON", 3, 2},
+		{body, 1, 2}, {body, 1, 2}, {`{"swagger":"2.0","info":{}}`, 2, 3}, {"not JSON", 3, 3},
 	} {
 		body = step.body
 		h.reconcile(t.Context(), view{w}, w.service.Name)

@@ -118,6 +118,36 @@ func TestOrderOfOthers(t *testing.T) {
 	}
 }
 
+// TestDescribedByOthers takes the aggregated form of another server as it is, and makes one of its plain list if there is none.
+func TestDescribedByOthers(t *testing.T) {
+	plain := &metav1.APIResourceList{APIResources: []metav1.APIResource{{Name: "a", Kind: "A", Verbs: metav1.Verbs{"get"}}}}
+	whole := &apidiscoveryv2.APIVersionDiscovery{Version: "v1", Freshness: apidiscoveryv2.DiscoveryFreshnessStale, Resources: []apidiscoveryv2.APIResourceDiscovery{
+		{Resource: "b", Subresources: []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "s", AcceptedTypes: []metav1.GroupVersionKind{{Kind: "K"}}}}},
+	}}
+	for _, c := range []struct {
+		name   string
+		remote knarr.Remote
+		want   string
+	}{
+		{"nothing yet", knarr.Remote{}, `{"version":"v1","freshness":"Stale"}`},
+		{"plain", knarr.Remote{Available: true, Resources: plain}, `{"version":"v1","resources":[{"resource":"a",` +
+			`"responseKind":{"group":"","version":"","kind":"A"},"scope":"Cluster","singularResource":"","verbs":["get"]}],"freshness":"Current"}`},
+		{"aggregated", knarr.Remote{Available: true, Resources: plain, Described: whole}, `{"version":"v1","resources":[{"resource":"b","scope":"",` +
+			`"singularResource":"","verbs":null,"subresources":[{"subresource":"s","acceptedTypes":[{"group":"","version":"","kind":"K"}],"verbs":null}]}],"freshness":"Current"}`},
+	} {
+		c.remote.Group, c.remote.Version = "x.io", "v1"
+		h := knarr.New(api.Kinds(), "")
+		h.SetRemotes([]knarr.Remote{c.remote})
+		if got := get(t, h, "/apis", "Accept", aggregated).Body.String(); !strings.Contains(got, `"versions":[`+c.want+"]") {
+			_, after, _ := strings.Cut(got, `"x.io"`)
+			t.Errorf("%s: %.600s\nwant %s", c.name, after, c.want)
+		}
+		if w := get(t, h, "/apis/x.io"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"groupVersion":"x.io/v1"`) {
+			t.Errorf("%s: the group: %d %s", c.name, w.Code, w.Body)
+		}
+	}
+}
+
 // TestClient reads the documents as kubectl does.
 func TestClient(t *testing.T) {
 	server := httptest.NewServer(knarr.New(api.Kinds(), ""))

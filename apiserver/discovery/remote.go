@@ -17,27 +17,29 @@ type Remote struct {
 	// Available is false while the server does not answer; Resources is what it said last, nil if it never did.
 	Available bool
 	Resources *metav1.APIResourceList
+	// Described is what it said in the aggregated form, which tells more; nil if it has none.
+	Described *apidiscoveryv2.APIVersionDiscovery
 	// OpenAPI is where the server has the document of the version, empty if it has none.
 	OpenAPI string
 	// OpenAPI2 is the server's document of v2 in JSON, compressed with gzip; nil if it has none.
 	OpenAPI2 []byte
 }
 
-// aggregate is the version in the aggregated form, made of the plain one.
+// aggregate is the version in the aggregated form, made of the plain one if the server does not have it.
 func (r *Remote) aggregate() apidiscoveryv2.APIVersionDiscovery {
 	out := apidiscoveryv2.APIVersionDiscovery{Version: r.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 	if !r.Available {
 		out.Freshness = apidiscoveryv2.DiscoveryFreshnessStale
 	}
+	if r.Described != nil {
+		out.Resources = r.Described.Resources
+		return out
+	}
 	if r.Resources == nil {
 		return out
 	}
 	kind := func(one *metav1.APIResource) *metav1.GroupVersionKind {
-		gvk := &metav1.GroupVersionKind{Group: one.Group, Version: one.Version, Kind: one.Kind}
-		if gvk.Group == "" && gvk.Version == "" {
-			gvk.Group, gvk.Version = r.Group, r.Version
-		}
-		return gvk
+		return &metav1.GroupVersionKind{Group: one.Group, Version: one.Version, Kind: one.Kind}
 	}
 	at := map[string]int{}
 	for i := range r.Resources.APIResources {

@@ -129,6 +129,15 @@ func (k *kubelet) command(w http.ResponseWriter, r *http.Request, container stri
 		http.Error(w, `container not found ("lost")`, http.StatusNotFound)
 		return
 	}
+	if container == "silent" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if container == "denied" {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"not you","reason":"Forbidden","code":403}`)
+		return
+	}
 	if q.Get("input") != "1" || q.Get("output") != "1" || q.Get("error") != "1" {
 		http.Error(w, "you must specify at least 1 of stdin, stdout, stderr", http.StatusBadRequest)
 		return

@@ -71,12 +71,8 @@ func logProblems(o *corev1.PodLogOptions) field.ErrorList {
 	case o.SinceSeconds != nil && *o.SinceSeconds < 1:
 		invalid("sinceSeconds", *o.SinceSeconds, "must be greater than 0")
 	}
-	switch {
-	case o.Stream == nil:
-	case *o.Stream != corev1.LogStreamAll && *o.Stream != corev1.LogStreamStdout && *o.Stream != corev1.LogStreamStderr:
+	if o.Stream != nil { // an alpha feature, which is off
 		forbid("stream", "may not be specified")
-	case *o.Stream != corev1.LogStreamAll && o.TailLines != nil:
-		forbid("", "`tailLines` and specific `stream` are mutually exclusive for now")
 	}
 	return problems
 }
@@ -97,9 +93,6 @@ func logQuery(o *corev1.PodLogOptions) url.Values {
 	if o.SinceTime != nil {
 		q.Set("sinceTime", o.SinceTime.UTC().Format(time.RFC3339))
 	}
-	if o.Stream != nil && *o.Stream != corev1.LogStreamAll {
-		q.Set("stream", *o.Stream)
-	}
 	return q
 }
 
@@ -119,19 +112,17 @@ func commandQuery(q url.Values, verb string) url.Values {
 
 // portQuery turns the parameters of portforward into those of a node agent.
 func portQuery(q url.Values) (url.Values, error) {
-	var ports []string
-	for _, text := range q["ports"] {
-		for port := range strings.SplitSeq(text, ",") {
-			n, err := strconv.ParseUint(port, 10, 16)
-			if err != nil {
-				return nil, apierrors.NewBadRequest("cannot convert to []int32: " + err.Error())
-			}
-			ports = append(ports, strconv.FormatUint(n, 10))
-		}
+	texts, ports := q["ports"], []int32(nil)
+	if err := metav1.Convert_Slice_string_To_Slice_int32(&texts, &ports, nil); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	out := url.Values{}
 	if len(ports) > 0 {
-		out.Set("port", strings.Join(ports, ","))
+		names := make([]string, len(ports))
+		for i, port := range ports {
+			names[i] = strconv.Itoa(int(port))
+		}
+		out.Set("port", strings.Join(names, ","))
 	}
 	return out, nil
 }

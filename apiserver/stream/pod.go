@@ -118,6 +118,9 @@ func (h *Handler) command(w http.ResponseWriter, r *http.Request, q *call.Reques
 	}
 	location.Path = fmt.Sprintf("/%s/%s/%s/%s", q.Subresource, p.Namespace, p.Name, container)
 	location.RawQuery = commandQuery(query, q.Subresource).Encode()
+	if toldInStream(r) {
+		return h.upgradeCommand(w, r, location)
+	}
 	return h.mustUpgrade(w, r, location)
 }
 

@@ -48,7 +48,7 @@ func (h *Handler) proxy(w http.ResponseWriter, r *http.Request, q *call.Request)
 	case "pods":
 		to, err = h.podTarget(r.Context(), scheme, q.Namespace, name, port)
 	case "services":
-		to, err = h.serviceTarget(r.Context(), scheme, q.Namespace, name, port)
+		to, err = h.serviceTarget(r.Context(), q, scheme, name, port)
 	default:
 		to, err = h.nodeTarget(r.Context(), scheme, name, port)
 	}
@@ -195,8 +195,8 @@ func (h *Handler) podTarget(ctx context.Context, scheme, namespace, name, port s
 }
 
 // serviceTarget chooses one of the ready endpoints of a service by chance.
-func (h *Handler) serviceTarget(ctx context.Context, scheme, namespace, name, port string) (*target, error) {
-	obj, err := h.cfg.Objects.Get(ctx, core.Services.Kind, namespace, name)
+func (h *Handler) serviceTarget(ctx context.Context, q *call.Request, scheme, name, port string) (*target, error) {
+	obj, err := h.cfg.Objects.Get(ctx, core.Services.Kind, q.Namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -208,31 +208,42 @@ func (h *Handler) serviceTarget(ctx context.Context, scheme, namespace, name, po
 		}
 		port = ports[i].Name
 	}
-	addresses, err := h.endpoints(ctx, namespace, name, port)
-	if err != nil {
+	addresses, state, err := h.endpoints(ctx, q.Namespace, name, port)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if len(addresses) == 0 {
+	case state == noSlices: // Kubernetes looks for Endpoints, which come and go with the slices, and takes theirs for the Service's name
+		return nil, apierrors.NewNotFound(core.Services.Kind.GroupResource(), name)
+	case state == noEndpoints:
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", name))
+	case len(addresses) == 0:
+		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", q.Name))
 	}
 	return &target{&url.URL{Scheme: scheme, Host: addresses[rand.IntN(len(addresses))]}, h.backends}, nil
 }
 
+// What there is of a service's endpoints, whatever port they are for and whether they are ready.
+const (
+	noSlices = iota
+	noEndpoints
+	someEndpoints
+)
+
 // endpoints lists the addresses behind a port of a service.
-func (h *Handler) endpoints(ctx context.Context, namespace, service, port string) ([]string, error) {
+func (h *Handler) endpoints(ctx context.Context, namespace, service, port string) (addresses []string, state int, err error) {
 	var slicesOf []*discoveryv1.EndpointSlice
-	err := h.cfg.Objects.List(ctx, discovery.EndpointSlices.Kind, namespace, func(obj resource.Object) bool {
+	err = h.cfg.Objects.List(ctx, discovery.EndpointSlices.Kind, namespace, func(obj resource.Object) bool {
 		s := discovery.EndpointSlices.Cast(obj)
 		if s.Labels[discoveryv1.LabelServiceName] == service && s.AddressType != discoveryv1.AddressTypeFQDN {
 			slicesOf = append(slicesOf, s)
 		}
 		return true
 	})
-	if err != nil {
-		return nil, err
-	}
-	var addresses []string
 	for _, s := range slicesOf {
+		state = max(state, noEndpoints)
+		if len(s.Endpoints) > 0 {
+			state = someEndpoints
+		}
 		i := slices.IndexFunc(s.Ports, func(p discoveryv1.EndpointPort) bool {
 			return p.Port != nil && (p.Name == nil && port == "" || p.Name != nil && *p.Name == port)
 		})
@@ -250,7 +261,7 @@ func (h *Handler) endpoints(ctx context.Context, namespace, service, port string
 			addresses = append(addresses, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*s.Ports[i].Port))))
 		}
 	}
-	return addresses, nil
+	return addresses, state, err
 }
 
 // isPod checks that an endpoint is the pod that it says, so that who may write endpoints cannot reach whatever this

@@ -175,7 +175,7 @@ func (w *world) fill() {
 		return p
 	}
 	w.create(core.Pods.Kind, pod("one", "n1", "a"))
-	several := pod("web", "n1", "a", "waiting", "lost", "odd")
+	several := pod("web", "n1", "a", "waiting", "lost", "odd", "denied", "silent")
 	several.Spec.InitContainers = []corev1.Container{{Name: "setup", Image: "image"}}
 	several.Status.PodIP, several.Status.PodIPs = podIP, []corev1.PodIP{{IP: podIP}}
 	w.create(core.Pods.Kind, several)
@@ -244,14 +244,14 @@ func TestAnswers(t *testing.T) {
 		want         string // the Status' message, or the body
 	}{
 		{"GET", pods + "one/log", nil, 200, "a \n"},
-		{"GET", pods + "one/log?tailLines=3&timestamps=true&sinceTime=2024-01-02T03:04:05Z&limitBytes=9&previous=x&stream=All", nil, 200,
+		{"GET", pods + "one/log?tailLines=3&timestamps=true&sinceTime=2024-01-02T03:04:05Z&limitBytes=9&previous=x", nil, 200,
 			"a limitBytes=9&previous=true&sinceTime=2024-01-02T03%3A04%3A05Z&tailLines=3&timestamps=true\n"},
-		{"GET", pods + "one/log?stream=Stderr&sinceSeconds=2", nil, 200, "a sinceSeconds=2&stream=Stderr\n"},
+		{"GET", pods + "one/log?stream=All", nil, 422, `PodLogOptions "one" is invalid: stream: Forbidden: may not be specified`},
 		{"GET", pods + "new/log", nil, 204, ""},
 		{"GET", pods + "none/log", nil, 404, `pods "none" not found`},
 		{"POST", pods + "one/log", nil, 405, "the server does not allow this method on the requested resource"},
 		{"GET", pods + "one/log?container=x", nil, 400, "container x is not valid for pod one"},
-		{"GET", pods + "web/log", nil, 400, "a container name must be specified for pod web, choose one of: [setup a waiting lost odd]"},
+		{"GET", pods + "web/log", nil, 400, "a container name must be specified for pod web, choose one of: [setup a waiting lost odd denied silent]"},
 		{"GET", pods + "web/log?container=setup", nil, 200, "setup \n"},
 		{"GET", pods + "web/log?container=waiting", nil, 400, `container "waiting" in pod "web" is waiting to start: ContainerCreating`},
 		{"GET", pods + "web/log?container=lost", nil, 500, "Internal error occurred: container is lost"},
@@ -268,6 +268,8 @@ func TestAnswers(t *testing.T) {
 		{"GET", pods + "new/exec", nil, 400, "pod new does not have a host assigned"},
 		{"PUT", pods + "one/exec", nil, 405, "the server does not allow this method on the requested resource"},
 		{"POST", pods + "new/portforward", upgrade, 400, "pod new does not have a host assigned"},
+		{"POST", pods + "none/portforward?ports=99999", upgrade, 400, `cannot convert to []int32: strconv.ParseUint: parsing "99999": value out of range`},
+		{"GET", pods + "none/portforward?ports=80,-1", nil, 400, `cannot convert to []int32: strconv.ParseUint: parsing "-1": invalid syntax`},
 		{"POST", pods + "web/attach?container=lost", upgrade, 404, "container not found (\"lost\")\n"},
 		{"GET", pods + "one/exec", http.Header{"User": {"reader"}, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, 403,
 			`pods "one" is forbidden: User "reader" cannot create resource "pods/exec" in API group "" in the namespace "default"`},
@@ -557,6 +559,15 @@ func TestProxy(t *testing.T) {
 			{Addresses: []string{"10.99.7.9"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}},
 		},
 	})
+	for _, name := range []string{"idle", "alone"} {
+		w.create(core.Services.Kind, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.ServiceSpec{
+			ClusterIP: "None", Ports: []corev1.ServicePort{{Port: 80}},
+		}})
+	}
+	w.create(discovery.EndpointSlices.Kind, &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: "idle-1", Namespace: "default", Labels: map[string]string{discoveryv1.LabelServiceName: "idle"}},
+		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{},
+	})
 	const pods, services, nodes = "/api/v1/namespaces/default/pods/", "/api/v1/namespaces/default/services/", "/api/v1/nodes/"
 	for _, c := range []struct {
 		method, path string
@@ -569,7 +580,9 @@ func TestProxy(t *testing.T) {
 		{"OPTIONS", services + "https:web:main/proxy/", 200, "OPTIONS / forwarded=" + services + "https:web:main/proxy/"},
 		{"GET", services + "https:web:443/proxy/../x", 200, "GET /x forwarded=" + services + "https:web:443/proxy/x"},
 		{"GET", services + "web:444/proxy/", 503, `no service port 444 found for service "web"`},
-		{"GET", services + "web:81/proxy/", 503, `no endpoints available for service "web"`},
+		{"GET", services + "web:81/proxy/", 503, `no endpoints available for service "web:81"`},
+		{"GET", services + "http:idle:80/proxy/", 503, `no endpoints available for service "idle"`},
+		{"GET", services + "alone/proxy/", 404, `services "alone" not found`},
 		{"GET", nodes + "n1/proxy/moved", 301, nodes + "n1/proxy/elsewhere?a=b"},
 		{"GET", services + "https:web:443/proxy?q=1", 301, services + "https:web:443/proxy/?q=1"},
 	} {

@@ -25,41 +25,76 @@ func isUpgrade(r *http.Request) bool { return httpstream.IsUpgradeRequest(r) }
 // upgrade sends r to location and, if the backend upgrades, joins the two connections until one side ends. An answer that
 // refuses goes to the client as it is.
 func (h *Handler) upgrade(w http.ResponseWriter, r *http.Request, location *url.URL, transport *http.Transport) error {
-	backend, err := h.connect(r.Context(), location, transport)
-	if err != nil {
-		return fmt.Errorf("error dialing backend: %w", err)
-	}
-	defer backend.Close()
-	stop := context.AfterFunc(r.Context(), func() { _ = backend.Close() })
-	defer stop()
-	_ = backend.SetDeadline(time.Now().Add(answerTimeout)) // a connection without deadlines only waits longer
-	if err := upgradeRequest(r, location).Write(backend); err != nil {
-		return fmt.Errorf("error sending request: %w", err)
-	}
-	fromBackend := bufio.NewReader(backend)
-	answer, err := http.ReadResponse(fromBackend, r)
+	backend, err := h.open(r, location, transport)
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
-	switch {
-	case answer.StatusCode == http.StatusSwitchingProtocols:
-	case answer.StatusCode >= http.StatusBadRequest:
-		copyAnswer(w, answer)
+	defer backend.close()
+	switch code := backend.answer.StatusCode; {
+	case code == http.StatusSwitchingProtocols:
+		return h.relay(w, r, backend)
+	case code >= http.StatusBadRequest:
+		copyAnswer(w, backend.answer)
 		return nil
 	default:
-		return fmt.Errorf("invalid upgrade response: status code %d", answer.StatusCode)
+		return fmt.Errorf("invalid upgrade response: status code %d", code)
 	}
+}
+
+// backend is a connection to somebody who has answered a request to upgrade.
+type backend struct {
+	net.Conn
+	from   *bufio.Reader
+	answer *http.Response
+	stop   func() bool
+}
+
+func (b *backend) close() {
+	b.stop()
+	_ = b.answer.Body.Close()
+	_ = b.Close()
+}
+
+// dialError is an error before anything was sent.
+type dialError struct{ error }
+
+func (e dialError) Error() string { return "error dialing backend: " + e.error.Error() }
+func (e dialError) Unwrap() error { return e.error }
+
+// open sends r to location and waits for the answer, whatever it is. The connection ends with r's context.
+func (h *Handler) open(r *http.Request, location *url.URL, transport *http.Transport) (*backend, error) {
+	conn, err := h.connect(r.Context(), location, transport)
+	if err != nil {
+		return nil, dialError{err}
+	}
+	b := &backend{Conn: conn, from: bufio.NewReader(conn)}
+	b.stop = context.AfterFunc(r.Context(), func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(answerTimeout)) // a connection without deadlines only waits longer
+	if err = upgradeRequest(r, location).Write(conn); err != nil {
+		err = fmt.Errorf("error sending request: %w", err)
+	} else {
+		b.answer, err = http.ReadResponse(b.from, r)
+	}
+	if err != nil {
+		b.stop()
+		_ = conn.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// relay joins the client to a backend that upgraded.
+func (h *Handler) relay(w http.ResponseWriter, r *http.Request, b *backend) error {
 	client, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return fmt.Errorf("error hijacking connection: %w", err)
 	}
 	defer client.Close()
-	_, _ = client.SetDeadline(time.Time{}), backend.SetDeadline(time.Time{})
-	if err := writeSwitch(client, answer, w.Header()); err != nil {
+	_, _ = client.SetDeadline(time.Time{}), b.SetDeadline(time.Time{})
+	if err := writeSwitch(client, b.answer); err != nil {
 		return nil // the client went away
 	}
-	h.join(r.Context(), client, buffered.Reader, backend, fromBackend)
+	h.join(r.Context(), client, buffered.Reader, b.Conn, b.from)
 	return nil
 }
 
@@ -113,8 +148,10 @@ func cleanHeader(header http.Header) {
 	}
 }
 
-// copyAnswer hands on an answer that did not upgrade.
+// copyAnswer hands on an answer that did not upgrade, without this server's own headers.
 func copyAnswer(w http.ResponseWriter, answer *http.Response) {
+	w.Header().Del("Audit-Id")
+	w.Header().Del("Cache-Control")
 	for name, values := range answer.Header {
 		switch name {
 		case "Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade":
@@ -126,17 +163,11 @@ func copyAnswer(w http.ResponseWriter, answer *http.Response) {
 	_, _ = io.Copy(w, answer.Body) // what is lost is the rest of an explanation
 }
 
-// writeSwitch tells the client that the protocol changes, with the headers of this server beside those of the backend.
-func writeSwitch(client net.Conn, answer *http.Response, ours http.Header) error {
-	header := answer.Header.Clone()
-	for name, values := range ours {
-		if _, theirs := header[name]; !theirs {
-			header[name] = values
-		}
-	}
+// writeSwitch tells the client that the protocol changes, in the backend's words alone.
+func writeSwitch(client net.Conn, answer *http.Response) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", answer.Status)
-	_ = header.Write(&b) // a builder has no errors
+	_ = answer.Header.Write(&b) // a builder has no errors
 	b.WriteString("\r\n")
 	_, err := io.WriteString(client, b.String())
 	return err

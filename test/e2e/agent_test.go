@@ -59,6 +59,15 @@ func command(t *testing.T, name string, args ...string) string {
 // newAgent is an agent in a network namespace that is not started yet.
 func newAgent(t *testing.T, namespace string, args ...string) *server {
 	t.Helper()
+	a := newInside(t, namespace, "agent")
+	a.args = append(a.args, "--data-dir", a.dir, roomLeft)
+	a.args = append(a.args, args...)
+	return a
+}
+
+// newInside is a subcommand in a network namespace that is not started yet.
+func newInside(t *testing.T, namespace, subcommand string) *server {
+	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
@@ -68,14 +77,14 @@ func newAgent(t *testing.T, namespace string, args ...string) *server {
 		t.Fatal(err)
 	}
 	a := &server{dir: dir, program: "nsenter"}
-	a.args = append([]string{"--net=/run/netns/" + namespace, filepath.Join(bin, "knarr"), "agent", "--data-dir", dir, "--log-level", "info", roomLeft}, args...)
+	a.args = []string{"--net=/run/netns/" + namespace, filepath.Join(bin, "knarr"), subcommand, "--log-level", "info"}
 	if a.log, err = os.Create(filepath.Join(dir, "e2e.log")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		a.stop(t)
 		if t.Failed() {
-			t.Logf("log of the agent:\n%s", tail(a.log.Name(), 60))
+			t.Logf("log of knarr %s:\n%s", subcommand, tail(a.log.Name(), 60))
 		}
 		a.log.Close()
 		if err := os.RemoveAll(dir); err != nil {

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -53,6 +54,7 @@ const roomLeft = "--eviction-hard=memory.available<100Mi,nodefs.available<500Mi"
 // server is one knarr process.
 type server struct {
 	dir, listen, program string
+	says                 string // once it is ready; "knarr ready" if empty
 	args                 []string
 	cmd                  *exec.Cmd
 	log                  *os.File
@@ -129,7 +131,7 @@ func (s *server) start(t *testing.T) {
 	}(s.cmd, s.exited)
 	select {
 	case line := <-ready:
-		if !strings.HasPrefix(line, "knarr ready") {
+		if !strings.HasPrefix(line, cmp.Or(s.says, "knarr ready")) {
 			t.Fatalf("not ready: %q\n%s", line, tail(s.log.Name(), 40))
 		}
 	case <-time.After(2 * time.Minute):
