@@ -86,6 +86,15 @@ func TestFieldOwners(t *testing.T) {
 				warning: `299 - "line 6: key \"k\" already set in map"`},
 			{do: "GET " + oneMap, code: 404},
 		},
+		"made by the server": {
+			{do: "GET /apis/networking.k8s.io/v1/servicecidrs/kubernetes", code: 200, owners: []string{
+				`kube-apiserver Update  {"f:spec":{"f:cidrs":{}}}`,
+				`kubernetes-service-cidr-controller Apply status {"f:status":{"f:conditions":{"k:{\"type\":\"Ready\"}":` +
+					`{".":{},"f:lastTransitionTime":{},"f:message":{},"f:status":{},"f:type":{}}}}}`}},
+			{do: "GET /api/v1/namespaces/default/services/kubernetes", code: 200, owners: []string{
+				`kube-apiserver Update  {"f:metadata":{"f:labels":{".":{},"f:component":{},"f:provider":{}}},"f:spec":{"f:clusterIP":{},` +
+					`"f:internalTrafficPolicy":{},"f:ipFamilyPolicy":{},"f:ports":`}},
+		},
 		"status and scale": {
 			{do: "POST " + sets + "?fieldManager=main", body: strings.Replace(replicaSet, `"spec":{"sel`, `"status":{"replicas":3},"spec":{"replicas":2,"sel`, 1), code: 201},
 			{do: "PATCH " + sets + "/r/status?fieldManager=st", media: merge, body: `{"spec":{"replicas":9},"status":{"replicas":2,"readyReplicas":1}}`, code: 200},
