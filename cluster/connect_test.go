@@ -34,7 +34,7 @@ func TestRefusedStreams(t *testing.T) {
 		{of + "pods/p/log", "application/vnd.kubernetes.protobuf", 404, "application/vnd.kubernetes.protobuf", `pods "p" not found`},
 		{of + "pods/p/log", "text/plain", 406, "application/json", only},
 		{of + "pods/p/log", "application/cbor", 406, "application/json", `406: Not Acceptable\n\nAvailable representations: text/plain, application/json, application/yaml, application/vnd.kubernetes.protobuf`},
-		{of + "services/s/proxy/", "application/yaml", 503, "application/yaml", `no endpoints available for service "s"`},
+		{of + "services/s/proxy/", "application/yaml", 404, "application/yaml", `services "s" not found`},
 		{of + "services/s/proxy/?dryRun=All", "application/json", 400, "application/json", "dryRun is not supported"},
 		{of + "pods/p/exec?dryRun=", "application/json", 400, "application/json", "dryRun is not supported"},
 	} {
