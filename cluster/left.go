@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"knarr.dev/cluster/internal/enroll"
 	"knarr.dev/cluster/internal/nodenet"
 	"knarr.dev/node"
 	"knarr.dev/proxy"
@@ -56,10 +57,7 @@ func (l *left) save(dataDir string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(name+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return enroll.WriteFile(name, data, 0o600)
 }
 
 func readLeft(dataDir string) (*left, error) {
